@@ -1,0 +1,121 @@
+# mopt: one Makefile, not recursive. Objects live in build/<configuration>/, so
+# configurations never mix and need no clean.
+#
+#   SAN=address,undefined   sanitizers        CUDA=auto|0|1   the CUDA plug-in
+#   DEBUG=1                 -O0               T=pattern       tests whose suite matches
+
+CC      ?= cc
+CUDA    ?= auto
+NVCC    ?= nvcc
+SAN     ?=
+DEBUG   ?= 0
+PREFIX  ?= /usr/local
+ARCH    := $(shell $(CC) -dumpmachine)
+OPENBLAS ?= /usr/lib/$(ARCH:x86_64-linux-gnu=x86_64-linux-gnu)/openblas-serial/libopenblas.a
+
+HAVE_NVCC := $(shell command -v $(NVCC) 2>/dev/null)
+ifeq ($(CUDA),auto)
+  WITH_CUDA := $(if $(HAVE_NVCC),1,0)
+else
+  WITH_CUDA := $(CUDA)
+endif
+ifeq ($(WITH_CUDA)$(HAVE_NVCC),1)
+  $(error CUDA=1, but nvcc was not found; set NVCC=/path/to/nvcc)
+endif
+
+comma := ,
+CONFIG := cuda$(WITH_CUDA)$(if $(SAN),-$(subst $(comma),-,$(SAN)))$(if $(filter 1,$(DEBUG)),-debug)
+B := build/$(CONFIG)
+G := build/gen
+
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Wundef \
+        -Wwrite-strings -Wno-missing-field-initializers
+ifdef CI
+  WARN += -Werror
+endif
+OPT := $(if $(filter 1,$(DEBUG)),-O0,-O2)
+CPPFLAGS += -I. -Ilib -I$(G) -D_GNU_SOURCE -DMOPT_WITH_CUDA=$(WITH_CUDA)
+CFLAGS += -std=c11 $(OPT) -g -fPIC -fvisibility=hidden -ffp-contract=off -fno-math-errno $(WARN)
+ifneq ($(SAN),)
+  CFLAGS  += -fsanitize=$(SAN) -fno-omit-frame-pointer
+  LDFLAGS += -fsanitize=$(SAN)
+endif
+LIBS := $(OPENBLAS) -lprotobuf-c -lcjson -ljpeg -lpng -lz -ldl -lpthread -lm
+
+LIB_SRC := $(wildcard lib/*/*.c kernels/*.c kernels/cpu/*.c kernels/comm/*.c formats/*.c)
+ifeq ($(WITH_CUDA),0)
+  LIB_SRC += kernels/cuda/none.c
+else
+  LIB_SRC += $(wildcard kernels/cuda/load.c)
+endif
+LIB_SRC := $(sort $(LIB_SRC))
+CMD_SRC := $(wildcard cmd/*.c)
+TEST_SRC := $(wildcard tests/*/test_*.c tests/support/*.c)
+PB_SRC := $(G)/onnx.pb-c.c
+
+LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(B)/gen/onnx.pb-c.o
+CMD_OBJ := $(CMD_SRC:%.c=$(B)/%.o)
+TEST_OBJ := $(TEST_SRC:%.c=$(B)/%.o) $(B)/gen/suites.o
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+
+all: $(B)/mopt mopt ## build the program and the library (default)
+
+mopt: $(B)/mopt
+	@ln -sf $(B)/mopt mopt
+
+$(G)/onnx.pb-c.c $(G)/onnx.pb-c.h &: formats/onnx.proto
+	@mkdir -p $(G)
+	protoc-c --proto_path=formats --c_out=$(G) formats/onnx.proto
+
+$(B)/gen/onnx.pb-c.o: $(G)/onnx.pb-c.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -w -c -o $@ $<
+
+# Kernels for one instruction set live in files named for it.
+$(B)/%_avx2.o: CFLAGS += -mavx2 -mfma -ffp-contract=fast -O3
+$(B)/%_avx512.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mprefer-vector-width=512 -ffp-contract=fast -O3
+$(B)/%_vnni.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -ffp-contract=fast -O3
+$(B)/%_amx.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 -mamx-tile -mamx-int8 -mamx-bf16 -O3
+
+$(B)/%.o: %.c | $(G)/onnx.pb-c.h
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(B)/libmopt.a: $(LIB_OBJ)
+	@rm -f $@
+	ar rcs $@ $^
+
+$(B)/libmopt.so: $(LIB_OBJ)
+	$(CC) $(LDFLAGS) -shared -Wl,-soname,libmopt.so.0 -o $@ $^ $(LIBS)
+
+$(B)/mopt: $(CMD_OBJ) $(B)/libmopt.a
+	$(CC) $(LDFLAGS) -o $@ $(CMD_OBJ) $(B)/libmopt.a $(LIBS)
+
+# Every tests/*/test_NAME.c gives `Suite *suite_NAME(void)`; this lists them.
+TEST_NAMES := $(sort $(patsubst test_%,%,$(basename $(notdir $(filter tests/%/test_%,$(TEST_SRC))))))
+$(G)/suites.c: Makefile $(TEST_SRC)
+	@mkdir -p $(G)
+	@{ echo '#include <check.h>'; \
+	   for t in $(TEST_NAMES); do echo "Suite *suite_$$t(void);"; done; \
+	   echo 'Suite *(*const mo_suites[])(void) = {'; \
+	   for t in $(TEST_NAMES); do echo "    suite_$$t,"; done; echo '    0 };'; } > $@
+$(B)/gen/suites.o: $(G)/suites.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -Wno-missing-prototypes -c -o $@ $<
+$(B)/check: $(TEST_OBJ) $(B)/libmopt.a
+	$(CC) $(LDFLAGS) -o $@ $(TEST_OBJ) $(B)/libmopt.a $(LIBS) -lcheck -lsubunit -lrt
+
+test: $(B)/check $(B)/mopt mopt ## build and run the tests (T=pattern: matching suites only)
+	MOPT_BIN=$(B)/mopt MOPT_T='$(T)' $(B)/check
+
+clean: ## remove everything built
+	rm -rf build mopt
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+.PHONY: all test clean help
+
+-include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(TEST_OBJ:.o=.d)

@@ -1,0 +1,101 @@
+/* backend.h - what a device must offer: kernels on pointers and sizes.
+ *
+ * No graph, no tensor, no memory that the caller did not give. Complete or
+ * absent: no entry of a backend that can be opened is NULL. Kernels return
+ * nothing; a device latches its first error and sync() gives it out.
+ *
+ * Images are channels-last everywhere: N, D, H, W, C. Weights of convolutions
+ * come as ONNX stores them, O I/g kD kH kW.
+ *
+ * Every kernel gives the same bits for any number of threads: work is cut into
+ * slices that depend on the sizes alone, and partial sums are added over one
+ * fixed binary tree.
+ *
+ * The table is kernels.def; a kernel is one line there with its formula above
+ * it, one plain C function mo_ref_NAME in kernels/cpu/, one in kernels/cuda/. */
+#ifndef MO_BACKEND_H
+#define MO_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define MO_K_MAX_RANK 10
+
+/* One opened device: its threads or streams, its handles, its latched error. */
+struct mo_device;
+
+enum mo_unary {
+    MO_ABS, MO_NEG, MO_EXP, MO_LOG, MO_SQRT, MO_RECIPROCAL, MO_SQUARE, MO_ERF, MO_TANH, MO_SIGMOID,
+    MO_RELU, MO_LEAKY_RELU /* a: slope */, MO_ELU /* a: alpha */, MO_SELU /* a: alpha, b: gamma */,
+    MO_CLIP /* a: low, b: high */, MO_HARD_SIGMOID /* a: alpha, b: beta */, MO_HARD_SWISH,
+    MO_SOFTPLUS, MO_SOFTSIGN, MO_MISH, MO_GELU, MO_GELU_TANH, MO_SWISH,
+    MO_FLOOR, MO_CEIL, MO_ROUND /* half to even */, MO_SIGN, MO_SIN, MO_COS, MO_TAN, MO_ASIN, MO_ACOS, MO_ATAN,
+    MO_SINH, MO_COSH, MO_ASINH, MO_ACOSH, MO_ATANH, MO_CELU /* a: alpha */, MO_THRESHOLDED_RELU /* a: alpha */,
+    MO_N_UNARY
+};
+enum mo_binary {
+    MO_ADD, MO_SUB, MO_MUL, MO_DIV, MO_POW, MO_MIN_OF, MO_MAX_OF, MO_MOD, MO_FMOD,
+    /* results are bytes 0 or 1 from here on */
+    MO_EQUAL, MO_LESS, MO_LESS_EQUAL, MO_GREATER, MO_GREATER_EQUAL, MO_AND, MO_OR, MO_XOR,
+    MO_N_BINARY
+};
+enum mo_reduce {
+    MO_REDUCE_SUM, MO_REDUCE_MEAN, MO_REDUCE_MAX, MO_REDUCE_MIN, MO_REDUCE_PROD, MO_REDUCE_L1, MO_REDUCE_L2,
+    MO_REDUCE_SUM_SQUARE, MO_REDUCE_LOG_SUM, MO_REDUCE_LOG_SUM_EXP, MO_N_REDUCE
+};
+enum mo_act { MO_ACT_NONE, MO_ACT_RELU, MO_ACT_CLIP /* lo, hi */, MO_ACT_SIGMOID, MO_ACT_TANH, MO_ACT_HARD_SWISH };
+enum mo_pool_kind { MO_POOL_MAX, MO_POOL_AVERAGE, MO_POOL_AVERAGE_WITH_PAD };
+
+/* A convolution, fixed when its shapes are: what conv_new makes its primitives from.
+ * n_spatial 1..3; unused trailing entries are 1 (sizes) or 0 (pads). */
+struct mo_conv_desc {
+    int n_spatial;
+    int64_t batch, groups, in_channels, out_channels;       /* channels in all groups together */
+    int64_t in[3], out[3], kernel[3], stride[3], dilation[3], pad_begin[3], pad_end[3];
+    bool has_bias, adds_residual;
+    enum mo_act act; float act_lo, act_hi;                  /* y = act(conv + bias + residual) */
+    bool needs_grad_input, needs_grad_weight;               /* training: primitives for these too */
+    bool constant_weights;                                  /* conv_pack is called once before the first conv */
+};
+struct mo_conv;         /* a prepared convolution, the backend's own */
+
+struct mo_pool_desc {
+    enum mo_pool_kind kind;
+    int n_spatial;
+    int64_t batch, channels;
+    int64_t in[3], out[3], kernel[3], stride[3], dilation[3], pad_begin[3], pad_end[3];
+};
+
+/* act(alpha * A B + beta * C + bias): the epilogue of gemm. bias: n floats or NULL. */
+struct mo_epilogue { const float *bias; enum mo_act act; float act_lo, act_hi; };
+
+struct mo_backend {
+    const char *name;
+    /* NULL, and why. n_threads counts for the CPU. */
+    struct mo_device *(*open)(int index, int n_threads, char *why, size_t why_bytes);
+    void (*close)(struct mo_device *);
+    const char *(*describe)(struct mo_device *);                            /* "cpu, avx512_core_amx, 2 threads" */
+    void *(*alloc)(struct mo_device *, size_t bytes);                       /* 64-byte aligned, NULL when full */
+    void (*free)(struct mo_device *, void *mem);
+    void (*upload)(struct mo_device *, void *to, const void *host, size_t bytes);
+    void (*download)(struct mo_device *, void *host, const void *from, size_t bytes);
+    int (*sync)(struct mo_device *, char *why, size_t why_bytes);           /* 0, or the first error since the last */
+    bool is_host;                                                           /* memory can be read by the CPU as it is */
+
+    /* Prepared convolutions. NULL when out of memory. */
+    struct mo_conv *(*conv_new)(struct mo_device *, const struct mo_conv_desc *desc);
+    void (*conv_free)(struct mo_device *, struct mo_conv *);
+    size_t (*conv_scratch_bytes)(const struct mo_conv *, bool backward);
+
+#define MO_KERNEL(name, args) void (*name) args;
+#include "kernels/kernels.def"
+#undef MO_KERNEL
+};
+
+/* The i-th backend; NULL past the end. One that was not built is there and its open says so. */
+const struct mo_backend *mo_backend_at(int i);
+/* By name "cpu", "cuda"; NULL. */
+const struct mo_backend *mo_backend_find(const char *name);
+
+#endif

@@ -1,0 +1,26 @@
+/* io.h - how the library reaches files without opening any: formats/ fills this
+ * table and mopt_open puts it into the context. */
+#ifndef MO_IO_H
+#define MO_IO_H
+
+#include "lib/base/base.h"
+
+struct mo_source;
+struct mopt_model;
+
+/* Which part of a data set a folder offers is meant. */
+enum mo_part { MO_PART_TRAIN, MO_PART_TEST };
+
+struct mo_io {
+    enum mopt_status (*read_model)(struct mopt_ctx *, const char *path, struct mopt_model **);
+    enum mopt_status (*write_model)(struct mopt_ctx *, const struct mopt_model *, const char *path, unsigned flags);
+    /* spec: "idx:DIR", "csv:FILE,label=3", ...; *source is NULL with MOPT_OK where the
+     * data has no such part (a folder with train files only asked for its test part). */
+    enum mopt_status (*open_source)(struct mopt_ctx *, const char *spec, enum mo_part part, struct mo_source **);
+    enum mopt_status (*read_file)(struct mopt_ctx *, const char *path, char **bytes, size_t *n_bytes);
+    enum mopt_status (*write_file)(struct mopt_ctx *, const char *path, const void *bytes, size_t n_bytes,
+                                   bool overwrite);
+    bool (*file_exists)(const char *path);
+};
+
+#endif

@@ -1,0 +1,75 @@
+/* train.h - the training loop that train, distill, retraining after pruning and QAT share. */
+#ifndef MO_TRAIN_H
+#define MO_TRAIN_H
+
+#include "lib/passes/pass.h"
+#include "lib/run/run.h"
+
+/* Flags of every verb that trains; rows in mo_train_options (a group). */
+enum mo_optimizer { MO_OPT_GD, MO_OPT_SGD, MO_OPT_MOMENTUM, MO_OPT_NESTEROV, MO_OPT_RMSPROP, MO_OPT_ADAM, MO_OPT_ADAMW };
+enum mo_schedule { MO_SCHED_AUTO, MO_SCHED_CONSTANT, MO_SCHED_STEP, MO_SCHED_COSINE, MO_SCHED_ONE_CYCLE, MO_SCHED_PLATEAU };
+enum mo_loss { MO_LOSS_AUTO, MO_LOSS_CROSS_ENTROPY, MO_LOSS_BCE, MO_LOSS_MSE, MO_LOSS_L1, MO_LOSS_HUBER, MO_LOSS_KL };
+
+struct mo_train_settings {
+    double epochs;              /* a fraction is allowed */
+    int64_t batch, accumulate;
+    double lr;                  /* 0: the optimizer's default, for a fresh or a trained model */
+    int optimizer, schedule, loss;
+    double momentum, weight_decay, warmup, label_smoothing, clip, ema, huber_delta, beta1, beta2, eps;
+    int64_t step_epochs; double step_gamma;
+    bool decay_all;             /* weight decay on biases and normalization too */
+    struct mo_list freeze;      /* GLOBs of parameters that stay as they are */
+    int64_t patience;           /* early stop after so many epochs without gain; 0: never */
+    int bn;                     /* enum mo_bn_mode */
+    int init;                   /* 0 keep, 1 fresh */
+    int keep;                   /* which weights are written at the end: 0 best, 1 last */
+    int precision;              /* 0 fp32 */
+    const char *checkpoint, *resume;
+    double checkpoint_every_s;  /* seconds between checkpoints, besides one an epoch */
+};
+extern const struct mopt_option mo_train_options[];
+
+/* What a user of the loop may add. Any member may be NULL. */
+struct mo_train_hooks {
+    void *user;
+    /* Before step `step` of n_steps (optimizer steps), gradients not yet computed. */
+    enum mopt_status (*before_step)(void *user, struct mo_run *run, uint64_t step, uint64_t n_steps);
+    /* After the update: hold masks, project. */
+    enum mopt_status (*after_step)(void *user, struct mo_run *run, uint64_t step, uint64_t n_steps);
+    /* Instead of the loss: read the logits (rows x classes, host), write their gradient and the mean loss. */
+    enum mopt_status (*loss)(void *user, struct mo_run *run, const struct mo_batch *batch, const float *logits,
+                             size_t rows, size_t classes, float *dlogits, double *loss);
+    /* State that a resumed run needs to go on to the same bits (masks); as bytes in the checkpoint. */
+    enum mopt_status (*save)(void *user, struct mo_arena *arena, void **bytes, size_t *n_bytes);
+    enum mopt_status (*load)(void *user, const void *bytes, size_t n_bytes);
+    const char *phase;          /* progress: "train", "retrain", "distill" */
+};
+
+struct mo_train_result {
+    uint64_t n_steps; double epochs_done, seconds, samples_per_second;
+    double loss_first, loss_last;
+    struct mo_metrics best, last; double best_epoch;
+};
+
+/* Trains job->model in place on job->dataset. Writes per-epoch rows into job->report ("epochs"). */
+MOPT_MUST_CHECK enum mopt_status mo_train(struct mo_job *job, struct mopt_model *model,
+                                          const struct mo_train_settings *settings, const struct mo_train_hooks *hooks,
+                                          struct mo_train_result *result);
+
+/* Running statistics of BatchNormalization estimated anew from n_batches of the training split. */
+MOPT_MUST_CHECK enum mopt_status mo_reestimate_bn(struct mo_job *job, struct mopt_model *model, size_t batch,
+                                                  size_t n_batches);
+
+/* losses on host memory: mean loss over rows, gradient of that mean. */
+struct mo_loss_in {
+    enum mo_loss kind;
+    size_t rows, width;             /* width: classes or targets */
+    const float *z;                 /* logits or predictions */
+    const int64_t *labels;          /* CROSS_ENTROPY with integer labels, else NULL */
+    const float *targets;           /* soft labels, values */
+    double smoothing, delta;
+};
+/* Sums over a fixed tree. Labels out of range fail with MOPT_DATA naming the row. */
+MOPT_MUST_CHECK enum mopt_status mo_loss(struct mopt_ctx *ctx, const struct mo_loss_in *in, float *dz, double *loss);
+
+#endif
