@@ -99,8 +99,8 @@ $(G)/suites.c: Makefile $(TEST_SRC)
 	@mkdir -p $(G)
 	@{ echo '#include <check.h>'; \
 	   for t in $(TEST_NAMES); do echo "Suite *suite_$$t(void);"; done; \
-	   echo 'Suite *(*const mo_suites[])(void) = {'; \
-	   for t in $(TEST_NAMES); do echo "    suite_$$t,"; done; echo '    0 };'; } > $@
+	   echo 'const struct mo_suite { const char *name; Suite *(*make)(void); } mo_suites[] = {'; \
+	   for t in $(TEST_NAMES); do echo "    { \"$$t\", suite_$$t },"; done; echo '    { 0, 0 } };'; } > $@
 $(B)/gen/suites.o: $(G)/suites.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -Wno-missing-prototypes -c -o $@ $<
