@@ -107,6 +107,8 @@ $(B)/gen/suites.o: $(G)/suites.c
 $(B)/check: $(TEST_OBJ) $(B)/libmopt.a
 	$(CC) $(LDFLAGS) -o $@ $(TEST_OBJ) $(B)/libmopt.a $(LIBS) -lcheck -lsubunit -lrt
 
+lib: $(B)/libmopt.a ## build the library only
+
 test: $(B)/check $(B)/mopt mopt ## build and run the tests (T=pattern: matching suites only)
 	MOPT_BIN=$(B)/mopt MOPT_T='$(T)' $(B)/check
 
@@ -116,6 +118,6 @@ clean: ## remove everything built
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
-.PHONY: all test clean help
+.PHONY: all lib test clean help
 
 -include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(TEST_OBJ:.o=.d)

@@ -1,0 +1,161 @@
+/* mem.c - heap memory and arenas.
+ *
+ * MOPT_FAIL_ALLOC=n in the environment makes the n-th allocation and all after
+ * it fail; the torture test counts n up until a run succeeds. The counter is
+ * the library's one mutable global: it must see every allocation of the process. */
+#include "lib/base/base.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#define POISON(mem, n) __asan_poison_memory_region(mem, n)
+#define UNPOISON(mem, n) __asan_unpoison_memory_region(mem, n)
+#define GAP_BYTES 16
+#else
+#define POISON(mem, n) ((void)(mem), (void)(n))
+#define UNPOISON(mem, n) ((void)(mem), (void)(n))
+#define GAP_BYTES 0
+#endif
+
+enum { FAIL_UNREAD = -2, FAIL_OFF = -1 };
+
+static bool must_fail(void)
+{
+    static atomic_llong left = FAIL_UNREAD;
+    long long n = atomic_load(&left);
+    if (n == FAIL_OFF)
+        return false;
+    if (n == FAIL_UNREAD) {
+        const char *text = getenv("MOPT_FAIL_ALLOC");
+        long long set = text && *text ? atoll(text) : FAIL_OFF;
+        atomic_compare_exchange_strong(&left, &n, set < 0 ? FAIL_OFF : set);
+        return must_fail();
+    }
+    if (n == 0)
+        return true;
+    return atomic_fetch_sub(&left, 1) <= 1 && (atomic_store(&left, 0), true);
+}
+
+bool mo_mul_size(size_t a, size_t b, size_t *product)
+{
+    return !__builtin_mul_overflow(a, b, product);
+}
+
+/* calloc hands out untouched zero pages, so a large block costs nothing until
+ * it is used; the block's own address is kept just below the aligned one. */
+void *mo_mem_new(size_t count, size_t elem_bytes)
+{
+    size_t bytes;
+    if (must_fail() || !mo_mul_size(count, elem_bytes, &bytes) || bytes > SIZE_MAX - 2 * MO_ALIGN_BYTES)
+        return NULL;
+    char *raw = calloc(1, bytes + MO_ALIGN_BYTES + sizeof(void *));
+    if (!raw)
+        return NULL;
+    uintptr_t at = ((uintptr_t)raw + sizeof(void *) + MO_ALIGN_BYTES - 1) & ~(uintptr_t)(MO_ALIGN_BYTES - 1);
+    ((void **)at)[-1] = raw;
+    return (void *)at;
+}
+
+void *mo_mem_grow(void *old, size_t old_bytes, size_t new_bytes)
+{
+    void *mem = mo_mem_new(new_bytes, 1);
+    if (mem && old) {
+        memcpy(mem, old, MO_MIN(old_bytes, new_bytes));
+        mo_mem_free(old);
+    }
+    return mem;
+}
+
+void mo_mem_free(void *mem)
+{
+    if (mem)
+        free(((void **)mem)[-1]);
+}
+
+/* ---- arena ---------------------------------------------------------------- */
+
+struct mo_arena_block {
+    struct mo_arena_block *next;
+    size_t used, room;
+    char bytes[];
+};
+
+enum { ARENA_ALIGN = 16, ARENA_BLOCK_BYTES = 16 << 10 };
+
+static struct mo_arena_block *arena_block(struct mo_arena *arena, size_t at_least)
+{
+    size_t room = MO_MAX(at_least + ARENA_ALIGN, (size_t)ARENA_BLOCK_BYTES);
+    if (arena->first && room == ARENA_BLOCK_BYTES && arena->total_bytes > 8 * ARENA_BLOCK_BYTES)
+        room = 16 * ARENA_BLOCK_BYTES;
+    struct mo_arena_block *block = mo_mem_new(1, sizeof *block + room);
+    if (!block)
+        return NULL;
+    block->room = room;
+    block->next = arena->first;
+    arena->first = block;
+    POISON(block->bytes, room);
+    return block;
+}
+
+void *mo_arena_new(struct mo_arena *arena, size_t count, size_t elem_bytes)
+{
+    size_t bytes;
+    if (!mo_mul_size(count, elem_bytes, &bytes) || bytes > SIZE_MAX / 4)
+        return NULL;
+    if (arena->cap_bytes && (bytes > arena->cap_bytes || arena->total_bytes > arena->cap_bytes - bytes))
+        return NULL;
+    size_t needed = (bytes + GAP_BYTES + ARENA_ALIGN - 1) & ~(size_t)(ARENA_ALIGN - 1);
+    struct mo_arena_block *block = arena->first;
+    if (!block || block->room - block->used < needed + ARENA_ALIGN)
+        block = arena_block(arena, needed);
+    if (!block)
+        return NULL;
+    uintptr_t start = (uintptr_t)block->bytes + block->used;
+    uintptr_t at = (start + ARENA_ALIGN - 1) & ~(uintptr_t)(ARENA_ALIGN - 1);
+    block->used += (at - start) + needed;
+    arena->total_bytes += needed;
+    UNPOISON((void *)at, bytes);
+    return (void *)at;
+}
+
+char *mo_arena_bytes(struct mo_arena *arena, const void *bytes, size_t n)
+{
+    char *copy = n < SIZE_MAX ? mo_arena_new(arena, n + 1, 1) : NULL;
+    if (copy && n)
+        memcpy(copy, bytes, n);
+    return copy;
+}
+
+char *mo_arena_text(struct mo_arena *arena, const char *text)
+{
+    return text ? mo_arena_bytes(arena, text, strlen(text)) : NULL;
+}
+
+char *mo_arena_printf(struct mo_arena *arena, const char *fmt, ...)
+{
+    va_list args, again;
+    va_start(args, fmt);
+    va_copy(again, args);
+    int n = vsnprintf(NULL, 0, fmt, args);
+    char *text = n < 0 ? NULL : mo_arena_new(arena, (size_t)n + 1, 1);
+    if (text)
+        vsnprintf(text, (size_t)n + 1, fmt, again);
+    va_end(again);
+    va_end(args);
+    return text;
+}
+
+void mo_arena_release(struct mo_arena *arena)
+{
+    for (struct mo_arena_block *block = arena->first, *next; block; block = next) {
+        next = block->next;
+        UNPOISON(block->bytes, block->room);
+        mo_mem_free(block);
+    }
+    arena->first = NULL;
+    arena->total_bytes = 0;
+}
