@@ -53,7 +53,7 @@ CMD_SRC := $(wildcard cmd/*.c)
 TEST_SRC := $(wildcard tests/*/test_*.c tests/support/*.c)
 PB_SRC := $(G)/onnx.pb-c.c
 
-LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(B)/gen/onnx.pb-c.o
+LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(if $(wildcard formats/onnx.proto),$(B)/gen/onnx.pb-c.o)
 CMD_OBJ := $(CMD_SRC:%.c=$(B)/%.o)
 TEST_OBJ := $(TEST_SRC:%.c=$(B)/%.o) $(B)/gen/suites.o
 
@@ -79,7 +79,10 @@ $(B)/%_avx512.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mpr
 $(B)/%_vnni.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -ffp-contract=fast -O3
 $(B)/%_amx.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 -mamx-tile -mamx-int8 -mamx-bf16 -O3
 
-$(B)/%.o: %.c | $(G)/onnx.pb-c.h
+# Only formats/ knows the generated protobuf code.
+$(B)/formats/%.o: | $(G)/onnx.pb-c.h
+
+$(B)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
