@@ -133,8 +133,11 @@ MOPT_MUST_CHECK enum mopt_status mopt_recipe_text(struct mopt_ctx *ctx, const st
 void mopt_recipe_free(struct mopt_recipe *recipe);
 void mopt_text_free(char *text);
 
+/* Names for reports: of the model itself (i 0) and of the others beside it. */
+MOPT_MUST_CHECK enum mopt_status mopt_recipe_name(struct mopt_ctx *ctx, struct mopt_recipe *recipe, size_t i,
+                                                  const char *name);
 /* Run the steps on the model, which they change in place. `others` are models
- * beside it (bench, diff), named by the paths they came from; may be NULL.
+ * beside it (bench, diff); may be NULL.
  * The report, when asked for, is given out also when a step failed. After a
  * failure the model may only be freed, except for MOPT_GATE, where it is whole. */
 MOPT_MUST_CHECK enum mopt_status mopt_apply(struct mopt_ctx *ctx, const struct mopt_recipe *recipe,

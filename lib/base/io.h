@@ -21,6 +21,10 @@ struct mo_io {
     enum mopt_status (*write_file)(struct mopt_ctx *, const char *path, const void *bytes, size_t n_bytes,
                                    bool overwrite);
     bool (*file_exists)(const char *path);
+    /* bytes that write_model would write, external data included */
+    enum mopt_status (*model_bytes)(struct mopt_ctx *, const struct mopt_model *, uint64_t *bytes);
+    /* a JSON report read back (--baseline); the caller frees it */
+    enum mopt_status (*read_report)(struct mopt_ctx *, const char *path, struct mopt_report **);
 };
 
 #endif

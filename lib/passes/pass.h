@@ -21,6 +21,8 @@ enum mo_pass_flags {
 struct mo_job_settings {
     struct mo_data_settings data;
     int64_t seed;
+    double measure_s;           /* seconds spent on each latency in the before/after table; 0: none */
+    bool evaluate;              /* accuracy before and after, where there is data */
     const char *teacher;        /* a path, or "original" */
     struct mo_list only, skip, set;     /* GLOBs on names of nodes or values; set: GLOB=word */
     bool strict;                /* a skip is an error */
@@ -43,7 +45,9 @@ struct mo_job {
     const void *options;                /* this pass's struct, filled from its table */
     struct mo_arena *scratch;           /* emptied after the pass */
     struct mopt_report *report;         /* this step's object */
-    const char *const *names;           /* of model (0) and others (1..): as given */
+    struct mo_pattern_hits *hits;       /* which --only, --skip, --set patterns matched something */
+    const char *name;                   /* of the model: the path it came from, or "model" */
+    const char *const *other_names;     /* of the others */
 };
 
 struct mo_pass {
@@ -60,6 +64,8 @@ const struct mo_pass *mo_pass_at(size_t i);
 MOPT_MUST_CHECK enum mopt_status mo_audit(struct mo_job *job, const char *name, const char *action,
                                           const char *reason_or_null, struct mopt_report **row);
 MOPT_MUST_CHECK enum mopt_status mo_audit_skip(struct mo_job *job, const char *name, const char *reason);
+/* The word that a --set 'GLOB=word' gives to this node or value, the last match wins; NULL: none. */
+const char *mo_set_word(struct mo_job *job, const char *node_name, const char *value_name);
 /* --only / --skip on a node and its weight. A pattern that matches nothing is an error: said by the driver at the end
  * of the pass for patterns never matched through this function. */
 bool mo_is_selected(struct mo_job *job, const char *node_name, const char *value_name);
