@@ -62,7 +62,8 @@ struct mo_op {
     int64_t (*macs)(const struct mo_graph *g, const struct mo_node *n);    /* multiply-adds; MO_UNKNOWN */
     void (*couple)(struct mo_couple *c, const struct mo_graph *g, const struct mo_node *n);
     /* After axes of its constants were cut: mend attributes and constant inputs that hold sizes (group, Reshape's
-     * shape, Split's sizes). was[k] is input k's old shape. NULL: nothing holds sizes. */
+     * shape, Split's sizes). was[k] is input k's old shape; the values of g, outputs too, have the new shapes already.
+     * A constant that other nodes read too must be replaced by a new one. NULL: nothing holds sizes. */
     enum mopt_status (*refit)(struct mopt_ctx *ctx, struct mo_graph *g, struct mo_node *n, const struct mo_shape *was);
     /* Rename axes when a Transpose is moved from its inputs to its outputs: input axis order becomes
      * perm (new axis k was old axis perm[k]). False: not possible for this node. Elementwise needs none. */
