@@ -3,19 +3,19 @@
 #define MO_TRAIN_H
 
 #include "lib/passes/pass.h"
+#include "lib/run/loss.h"
+#include "lib/run/optim.h"
 #include "lib/run/run.h"
 
-/* Flags of every verb that trains; rows in mo_train_options (a group). */
-enum mo_optimizer { MO_OPT_GD, MO_OPT_SGD, MO_OPT_MOMENTUM, MO_OPT_NESTEROV, MO_OPT_RMSPROP, MO_OPT_ADAM, MO_OPT_ADAMW };
-enum mo_schedule { MO_SCHED_AUTO, MO_SCHED_CONSTANT, MO_SCHED_STEP, MO_SCHED_COSINE, MO_SCHED_ONE_CYCLE, MO_SCHED_PLATEAU };
-enum mo_loss { MO_LOSS_AUTO, MO_LOSS_CROSS_ENTROPY, MO_LOSS_BCE, MO_LOSS_MSE, MO_LOSS_L1, MO_LOSS_HUBER, MO_LOSS_KL };
-
+/* Flags of every verb that trains; rows in mo_train_options (a group). NaN, and lr 0: what suits the optimizer,
+ * the schedule, and whether the model is fresh; see docs/TRAINING.md. */
 struct mo_train_settings {
     double epochs;              /* a fraction is allowed */
     int64_t batch, accumulate;
     double lr;                  /* 0: the optimizer's default, for a fresh or a trained model */
     int optimizer, schedule, loss;
-    double momentum, weight_decay, warmup, label_smoothing, clip, ema, huber_delta, beta1, beta2, eps;
+    double momentum, weight_decay, warmup;      /* NaN: not said; warmup is a share of all steps */
+    double label_smoothing, clip, ema, huber_delta, beta1, beta2, eps, rms_alpha;
     int64_t step_epochs; double step_gamma;
     bool decay_all;             /* weight decay on biases and normalization too */
     struct mo_list freeze;      /* GLOBs of parameters that stay as they are */
@@ -43,6 +43,8 @@ struct mo_train_hooks {
     enum mopt_status (*save)(void *user, struct mo_arena *arena, void **bytes, size_t *n_bytes);
     enum mopt_status (*load)(void *user, const void *bytes, size_t n_bytes);
     const char *phase;          /* progress: "train", "retrain", "distill" */
+    bool selects;               /* --only and --skip choose which parameters are trained */
+    bool trained;               /* the weights are worth keeping whatever the metadata says: rates of fine-tuning */
 };
 
 struct mo_train_result {
@@ -59,17 +61,5 @@ MOPT_MUST_CHECK enum mopt_status mo_train(struct mo_job *job, struct mopt_model 
 /* Running statistics of BatchNormalization estimated anew from n_batches of the training split. */
 MOPT_MUST_CHECK enum mopt_status mo_reestimate_bn(struct mo_job *job, struct mopt_model *model, size_t batch,
                                                   size_t n_batches);
-
-/* losses on host memory: mean loss over rows, gradient of that mean. */
-struct mo_loss_in {
-    enum mo_loss kind;
-    size_t rows, width;             /* width: classes or targets */
-    const float *z;                 /* logits or predictions */
-    const int64_t *labels;          /* CROSS_ENTROPY with integer labels, else NULL */
-    const float *targets;           /* soft labels, values */
-    double smoothing, delta;
-};
-/* Sums over a fixed tree. Labels out of range fail with MOPT_DATA naming the row. */
-MOPT_MUST_CHECK enum mopt_status mo_loss(struct mopt_ctx *ctx, const struct mo_loss_in *in, float *dz, double *loss);
 
 #endif
