@@ -1,0 +1,236 @@
+/* apply.c - the driver: what is done around every pass, so that no pass has to.
+ *
+ * Reads the teacher, opens the data once, counts and measures before and after,
+ * runs each step, sweeps and checks the graph, verifies exact passes by running
+ * both models, judges the gates. */
+#include <math.h>
+#include <string.h>
+
+#include "kernels/backend.h"
+#include "lib/passes/gates.h"
+#include "lib/passes/measure.h"
+#include "lib/passes/recipe.h"
+#include "lib/passes/select.h"
+#include "lib/run/run.h"
+
+enum { EVAL_BATCH = 128 };
+#define EXACT_TOLERANCE 1e-5
+
+static unsigned all_flags(const struct mopt_recipe *recipe)
+{
+    unsigned flags = 0;
+    for (size_t i = 0; i < recipe->n_steps; i++)
+        flags |= recipe->steps[i].pass->flags;
+    return flags;
+}
+
+static bool only_reads(const struct mopt_recipe *recipe)
+{
+    for (size_t i = 0; i < recipe->n_steps; i++)
+        if (!(recipe->steps[i].pass->flags & MO_PASS_READS))
+            return false;
+    return true;
+}
+
+/* Everything that can be wrong with a recipe as a whole, before any work. */
+static enum mopt_status check_recipe(struct mopt_ctx *ctx, const struct mopt_recipe *recipe)
+{
+    const struct mo_job_settings *s = &recipe->settings;
+    if (!recipe->n_steps)
+        return mo_fail(ctx, MOPT_USAGE, "the recipe has no step");
+    for (size_t i = 0; i < recipe->n_steps; i++) {
+        const struct mo_pass *pass = recipe->steps[i].pass;
+        if (pass->flags & MO_PASS_NEEDS_DATA && !s->data.data && !s->data.eval_data)
+            return mo_fail(ctx, MOPT_USAGE, "%s needs data: add --data SPEC, e.g. --data idx:DIR", pass->name);
+        if (pass->flags & MO_PASS_NEEDS_TEACHER && !s->teacher)
+            return mo_fail(ctx, MOPT_USAGE, "%s needs a teacher: add --teacher FILE, or --teacher original", pass->name);
+    }
+    return mo_gates_check(ctx, s);
+}
+
+/* One side of the before/after table. */
+static enum mopt_status measure_side(struct mo_job *job, const struct mopt_model *model, bool accuracy,
+                                     struct mopt_report *side)
+{
+    MO_TRY(mo_report_counts(job->ctx, model, side));
+    if (accuracy && job->dataset) {
+        struct mo_metrics metrics = {0};
+        MO_TRY(mo_evaluate(job, model, MO_SPLIT_EVAL, EVAL_BATCH, &metrics));
+        mo_report_metrics(mo_report_object(side, "metrics"), &metrics);
+    }
+    if (job->settings->measure_s > 0 && !job->settings->dry_run) {
+        struct mo_latency latency;
+        enum mopt_status s = mo_measure_latency(job->ctx, model, job->settings->measure_s, &latency);
+        if (s == MOPT_UNSUPPORTED || s == MOPT_LIMIT) { /* a model that cannot be run here can still be changed */
+            mo_log(job->ctx, "measure", "no latency: %s", mopt_error(job->ctx));
+            mopt_clear(job->ctx);
+            return MOPT_OK;
+        }
+        MO_TRY(s);
+        struct mopt_report *row = mo_report_object(side, "latency_ms");
+        mo_report_set_number(row, "mean", latency.mean_ms);
+        mo_report_set_number(row, "sd", latency.sd_ms);
+        mo_report_set_int(row, "n", latency.n);
+    }
+    return MOPT_OK;
+}
+
+/* An exact pass must not change what the model computes. */
+static enum mopt_status verify(struct mo_job *job, const struct mopt_model *was)
+{
+    double difference = 0;
+    enum mopt_status s = mo_measure_difference(job->ctx, was, job->model, (uint64_t)job->settings->seed, &difference);
+    if (s == MOPT_UNSUPPORTED || s == MOPT_LIMIT) {
+        mo_warn(job->ctx, "verify", "not verified: %s", mopt_error(job->ctx));
+        mopt_clear(job->ctx);
+        mo_report_set_null(job->report, "verified_difference");
+        return MOPT_OK;
+    }
+    MO_TRY(s);
+    mo_report_set_number(job->report, "verified_difference", difference);
+    if (!(difference <= EXACT_TOLERANCE))
+        return mo_fail(job->ctx, MOPT_FAILED, "the outputs changed by %g of their scale, more than %g: nothing is written",
+                       difference, EXACT_TOLERANCE);
+    return MOPT_OK;
+}
+
+static enum mopt_status run_step(struct mo_job *job, const struct mo_step *step)
+{
+    struct mopt_ctx *ctx = job->ctx;
+    bool changes = !(step->pass->flags & MO_PASS_READS) && !job->settings->dry_run;
+    bool verifies = changes && step->pass->flags & MO_PASS_EXACT && job->settings->verify;
+    struct mopt_model *was = NULL;
+    if (verifies)
+        MO_TRY(mo_model_copy(ctx, job->model, &was));
+    struct mo_arena scratch = {0};
+    job->scratch = &scratch;
+    job->options = step->options;
+    double start = mo_now_s();
+    enum mopt_status s = mo_hits_new(ctx, &scratch, job->settings, &job->hits);
+    if (!s)
+        s = step->pass->run(job);
+    if (!s)
+        s = mo_hits_check(ctx, job->settings, job->hits);
+    if (!s && changes) {
+        mo_graph_sweep(&job->model->graph);
+        s = mo_graph_check(ctx, &job->model->graph);
+    }
+    if (!s && verifies)
+        s = verify(job, was);
+    mo_report_set_number(job->report, "seconds", mo_now_s() - start);
+    mo_arena_release(&scratch);
+    mopt_model_free(was);
+    if (s)
+        mo_blame(ctx, "%s", step->pass->name);
+    return s;
+}
+
+static void describe(struct mopt_ctx *ctx, const struct mopt_recipe *recipe, struct mopt_report *root)
+{
+    mo_report_set_text(root, "mopt", MOPT_VERSION);
+    mo_report_set_int(root, "schema", 1);
+    mo_report_set_text(root, "verb", recipe->n_steps == 1 ? recipe->steps[0].pass->name : "run");
+    mo_report_set_text(root, "status", "running");
+    mo_report_set_int(root, "seed", recipe->settings.seed);
+    mo_report_set_int(root, "threads", ctx->n_threads);
+    mo_report_set_text(root, "device", ctx->device_name);
+    mo_report_set_text(root, "model", recipe->n_names ? recipe->names[0] : "model");
+}
+
+static void describe_data(const struct mopt_dataset *dataset, const struct mo_data_settings *settings,
+                          struct mopt_report *root)
+{
+    struct mopt_report *row = mo_report_object(root, "data");
+    mo_report_set_text(row, "spec", settings->data ? settings->data : settings->eval_data);
+    mo_report_set_int(row, "n_train", (int64_t)mo_dataset_count(dataset, MO_SPLIT_TRAIN));
+    mo_report_set_int(row, "n_validation", (int64_t)mo_dataset_count(dataset, MO_SPLIT_VALIDATION));
+    mo_report_set_int(row, "n_eval", (int64_t)mo_dataset_count(dataset, MO_SPLIT_EVAL));
+    mo_report_set_bool(row, "eval_is_test", mo_dataset_has_test(dataset));
+    mo_report_set_int(row, "n_skipped", (int64_t)mo_dataset_n_skipped(dataset));
+}
+
+/* The steps in order; a recipe of one step reports into the root itself. */
+static enum mopt_status run_steps(struct mo_job *job, const struct mopt_recipe *recipe, struct mopt_report *root)
+{
+    struct mopt_report *list = recipe->n_steps > 1 ? mo_report_list(root, "steps") : NULL;
+    for (size_t i = 0; i < recipe->n_steps; i++) {
+        job->report = list ? mo_report_object(list, NULL) : root;
+        mo_report_set_text(job->report, "pass", recipe->steps[i].pass->name);
+        MO_TRY(mo_stopped(job->ctx));
+        MO_TRY(run_step(job, &recipe->steps[i]));
+    }
+    job->report = root;
+    return MOPT_OK;
+}
+
+static enum mopt_status open_beside(struct mo_job *job, const struct mopt_recipe *recipe,
+                                    struct mopt_model **original)
+{
+    struct mopt_ctx *ctx = job->ctx;
+    const struct mo_job_settings *s = &recipe->settings;
+    if (s->teacher && !strcmp(s->teacher, "original")) {
+        MO_TRY(mo_model_copy(ctx, job->model, original));
+        job->original = job->teacher = *original;
+    } else if (s->teacher)
+        MO_TRY(ctx->io->read_model(ctx, s->teacher, &job->teacher));
+    bool wants = all_flags(recipe) & (MO_PASS_DATA | MO_PASS_NEEDS_DATA);
+    if (wants && (s->data.data || s->data.eval_data))
+        MO_TRY(mo_dataset_open(ctx, &s->data, job->model, (uint64_t)s->seed, &job->dataset));
+    return MOPT_OK;
+}
+
+static enum mopt_status run_job(struct mo_job *job, const struct mopt_recipe *recipe, struct mopt_report *root,
+                                struct mopt_model **original)
+{
+    const struct mo_job_settings *s = &recipe->settings;
+    MO_TRY(check_recipe(job->ctx, recipe));
+    MO_TRY(open_beside(job, recipe, original));
+    job->report = root;
+    if (job->dataset)
+        describe_data(job->dataset, &s->data, root);
+    bool changes = !only_reads(recipe);
+    bool accuracy = (s->evaluate || mo_gates_need_accuracy(s)) && !s->dry_run;
+    if (changes)
+        MO_TRY(measure_side(job, job->model, accuracy, mo_report_object(root, "before")));
+    MO_TRY(run_steps(job, recipe, root));
+    if (changes && !s->dry_run)
+        MO_TRY(measure_side(job, job->model, accuracy, mo_report_object(root, "after")));
+    if (job->dataset)
+        describe_data(job->dataset, &s->data, root);
+    return s->dry_run ? MOPT_OK : mo_gates_judge(job->ctx, s, root);
+}
+
+enum mopt_status mopt_apply(struct mopt_ctx *ctx, const struct mopt_recipe *recipe, struct mopt_model *model,
+                            struct mopt_model *const *others, size_t n_others, struct mopt_report **report)
+{
+    struct mopt_report *root = mo_report_new();
+    struct mopt_model *original = NULL;
+    if (report)
+        *report = root;
+    if (!root)
+        return mo_no_memory(ctx, 0, "a report");
+    describe(ctx, recipe, root);
+    struct mo_job job = {.ctx = ctx,
+                         .model = model,
+                         .others = others,
+                         .n_others = n_others,
+                         .settings = &recipe->settings,
+                         .name = recipe->n_names ? recipe->names[0] : "model",
+                         .other_names = recipe->n_names > 1 ? recipe->names + 1 : NULL};
+    enum mopt_status s = run_job(&job, recipe, root, &original);
+    mo_report_set_text(root, "status", mopt_status_text(s));
+    mo_report_set_int(root, "exit_code", s);
+    if (s)
+        mo_report_set_text(root, "error", mopt_error(ctx));
+    if (ctx->device)
+        mo_report_set_text(root, "engine", ctx->backend->describe(ctx->device));
+    if (job.teacher != original)
+        mopt_model_free(job.teacher);
+    mopt_model_free(original);
+    mo_dataset_close(job.dataset);
+    if (!s && !mo_report_ok(root))
+        s = mo_no_memory(ctx, 0, "a report");
+    if (!report)
+        mopt_report_free(root);
+    return s;
+}
