@@ -6,6 +6,7 @@
 #include "lib/base/base.h"
 
 struct mo_source;
+struct mo_host_tensor;
 struct mopt_model;
 
 /* Which part of a data set a folder offers is meant. */
@@ -15,8 +16,15 @@ struct mo_io {
     enum mopt_status (*read_model)(struct mopt_ctx *, const char *path, struct mopt_model **);
     enum mopt_status (*write_model)(struct mopt_ctx *, const struct mopt_model *, const char *path, unsigned flags);
     /* spec: "idx:DIR", "csv:FILE,label=3", ...; *source is NULL with MOPT_OK where the
-     * data has no such part (a folder with train files only asked for its test part). */
-    enum mopt_status (*open_source)(struct mopt_ctx *, const char *spec, enum mo_part part, struct mo_source **);
+     * data has no such part (a folder with train files only asked for its test part).
+     * schema: of the source that the model was trained on (mo_source.schema), so that classes and
+     * one-hot columns get the same numbers; NULL: made from this data. */
+    enum mopt_status (*open_source)(struct mopt_ctx *, const char *spec, enum mo_part part, const char *schema,
+                                    struct mo_source **);
+    /* One tensor in a file, .pb (TensorProto) or .npy by its suffix; see lib/data/host_tensor.h. */
+    enum mopt_status (*read_tensor)(struct mopt_ctx *, const char *path, struct mo_host_tensor *);
+    enum mopt_status (*write_tensor)(struct mopt_ctx *, const char *path, const struct mo_host_tensor *,
+                                     bool overwrite);
     enum mopt_status (*read_file)(struct mopt_ctx *, const char *path, char **bytes, size_t *n_bytes);
     enum mopt_status (*write_file)(struct mopt_ctx *, const char *path, const void *bytes, size_t n_bytes,
                                    bool overwrite);

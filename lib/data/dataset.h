@@ -48,6 +48,9 @@ struct mo_source {
     enum mo_target_kind target;
     int n_classes; const char **class_names;        /* CLASS; names may be NULL */
     int n_targets;                                  /* VALUES */
+    const char *schema;             /* text that gives another file of the same kind the same classes and columns; NULL: none */
+    bool is_prepared;               /* tensors are what a model wants as they are: no transform by default */
+    bool is_cheap;                  /* read() only points into memory: no worker threads needed */
     const uint8_t *is_categorical;  /* TENSOR from csv: per feature, one-hot columns that statistics leave alone; NULL: none */
     /* Thread-safe. MOPT_DATA with words in `why` for a bad sample (a corrupt JPEG); the caller skips and counts it
      * or stops (--strict). */
@@ -68,7 +71,7 @@ struct mo_data_settings {
     bool stratify;
     double val_split;                       /* share held out of the training part; 0.1 */
     int64_t workers;                        /* 0: as many as threads */
-    bool strict;                            /* a bad sample is an error */
+    bool strict;                            /* a bad sample is an error; the job's --strict, no row of its own */
     bool drop_last;
 };
 extern const struct mopt_option mo_data_options[];
@@ -82,6 +85,13 @@ MOPT_MUST_CHECK enum mopt_status mo_dataset_open(struct mopt_ctx *ctx, const str
                                                  const struct mopt_model *model, uint64_t seed,
                                                  struct mopt_dataset **dataset);
 void mo_dataset_close(struct mopt_dataset *dataset);
+/* Whether neither the user nor the model's metadata said how the input is prepared, so that the default stands. A verb
+ * that judges a model should warn then. */
+bool mo_dataset_is_default(const struct mopt_dataset *dataset);
+/* The settled transform of a split with its numbers, "resize=32x32,standardize=0.286/0.353". */
+const char *mo_dataset_transform(const struct mopt_dataset *dataset, bool train);
+/* First dimension of the model's input where its file fixes it; 0: free. A batch of another size may fail to plan. */
+int64_t mo_dataset_model_batch(const struct mopt_dataset *dataset);
 /* Writes the settled evaluation transform with its numbers into the model's metadata. */
 MOPT_MUST_CHECK enum mopt_status mo_dataset_note(struct mopt_ctx *ctx, const struct mopt_dataset *dataset,
                                                  struct mopt_model *model);
