@@ -80,6 +80,8 @@ struct mo_value {
     /* what shape inference knows of an int64 activation: shape.elems entries, MO_VALUE_UNKNOWN
      * where an element is not known. NULL: nothing. Never written to files. */
     const int64_t *known;
+    /* graph inputs: the shape of the file while mo_infer has bound another into `shape`; writers use this one. */
+    struct mo_shape declared; bool has_declared;
 };
 #define MO_VALUE_UNKNOWN INT64_MIN
 
