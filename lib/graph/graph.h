@@ -27,9 +27,13 @@ enum mo_dtype {
 };
 const char *mo_dtype_name(enum mo_dtype dtype);             /* "float32", "int8", ...; "dtype 99" never crashes */
 int mo_dtype_bits(enum mo_dtype dtype);                     /* 0: string or unknown */
-bool mo_dtype_is_float(enum mo_dtype dtype);
+bool mo_dtype_is_float(enum mo_dtype dtype);                /* f16, bf16, f32, f64 */
 /* Bytes of n elements, sub-byte types packed, two or four to a byte; SIZE_MAX on overflow. */
 size_t mo_dtype_bytes(enum mo_dtype dtype, int64_t n_elems);
+float mo_f16_to_f32(uint16_t h);
+uint16_t mo_f32_to_f16(float x);                            /* to nearest even; too large gives infinity */
+float mo_bf16_to_f32(uint16_t b);
+uint16_t mo_f32_to_bf16(float x);                           /* to nearest even */
 
 /* ---- shapes ------------------------------------------------------------------- */
 

@@ -1,0 +1,30 @@
+/* private.h - what lib/graph's files and the readers in formats/ share. */
+#ifndef MO_GRAPH_PRIVATE_H
+#define MO_GRAPH_PRIVATE_H
+
+#include "lib/graph/graph.h"
+
+/* Room for one more item behind n; the array moves when it must. NULL: no memory. */
+void *mo_graph_grow(struct mo_arena *arena, void *items, uint32_t n, uint32_t *cap, size_t item_bytes);
+/* A new value of that name, which the caller knows to be free; the text is not copied. */
+mo_value_id mo_graph_new_value(struct mo_graph *g, const char *name);
+/* Appends a constant to the list of initializers. */
+bool mo_graph_make_initializer(struct mo_graph *g, mo_value_id id);
+/* Producers and uses anew; a constant that nothing produces becomes an initializer. The first value
+ * with two producers, or MO_NONE. */
+mo_value_id mo_graph_recount(struct mo_graph *g);
+/* mo_op_find by the node's type, domain and the graph's opset. */
+const struct mo_op *mo_graph_find_op(const struct mo_graph *g, const struct mo_node *n);
+
+/* ---- names to values, for graphs of any size ---- */
+
+struct mo_names {
+    mo_value_id *slots; uint32_t n_slots, n_used;   /* slots: id + 1, 0 free; a power of two of them */
+};
+/* The id of that name or MO_NONE. */
+mo_value_id mo_names_find(const struct mo_names *names, const struct mo_graph *g, const char *name);
+/* False: no memory. The name must not be there yet. */
+bool mo_names_add(struct mo_names *names, const struct mo_graph *g, mo_value_id id);
+void mo_names_release(struct mo_names *names);
+
+#endif
