@@ -46,7 +46,7 @@ MOPT_MUST_CHECK enum mopt_status mo_optim_new(struct mo_run *run, const struct m
 void mo_optim_free(struct mo_optim *optim);
 /* One update of run->weights from run->grads, which clipping may scale. *norm, when asked for, is the norm of the
  * gradient before clipping; it is only computed when asked for or when clipping. */
-MOPT_MUST_CHECK enum mopt_status mo_optim_step(struct mo_optim *optim, double lr, double *norm);
+void mo_optim_step(struct mo_optim *optim, double lr, double *norm);
 /* Weights that are better to judge and to keep: exchanges run->weights with the average. Twice: as before. Without
  * EMA nothing. */
 void mo_optim_swap_ema(struct mo_optim *optim);
