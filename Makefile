@@ -97,7 +97,7 @@ $(B)/mopt: $(CMD_OBJ) $(B)/libmopt.a
 	$(CC) $(LDFLAGS) -o $@ $(CMD_OBJ) $(B)/libmopt.a $(LIBS)
 
 # Every tests/*/test_NAME.c gives `Suite *suite_NAME(void)`; this lists them.
-TEST_NAMES := $(sort $(patsubst test_%,%,$(basename $(notdir $(filter tests/%/test_%,$(TEST_SRC))))))
+TEST_NAMES := $(sort $(patsubst test_%,%,$(filter test_%,$(basename $(notdir $(TEST_SRC))))))
 $(G)/suites.c: Makefile $(TEST_SRC)
 	@mkdir -p $(G)
 	@{ echo '#include <check.h>'; \
