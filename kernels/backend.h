@@ -35,7 +35,8 @@ enum mo_unary {
     MO_N_UNARY
 };
 enum mo_binary {
-    MO_ADD, MO_SUB, MO_MUL, MO_DIV, MO_POW, MO_MIN_OF, MO_MAX_OF, MO_MOD, MO_FMOD,
+    MO_ADD, MO_SUB, MO_MUL, MO_DIV, MO_POW, MO_MIN_OF, MO_MAX_OF, MO_MOD /* sign of b */, MO_FMOD /* sign of a */,
+    MO_BIT_AND, MO_BIT_OR, MO_BIT_XOR, MO_SHIFT_LEFT, MO_SHIFT_RIGHT,       /* integers only */
     /* results are bytes 0 or 1 from here on */
     MO_EQUAL, MO_LESS, MO_LESS_EQUAL, MO_GREATER, MO_GREATER_EQUAL, MO_AND, MO_OR, MO_XOR,
     MO_N_BINARY
