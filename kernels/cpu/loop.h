@@ -10,6 +10,8 @@
 
 #define MO_LOOP_MAX 4
 
+struct mo_bytes16 { uint64_t part[2]; };        /* an element of 16 bytes, for moving */
+
 struct mo_loop {
     int rank, n_operands;           /* rank >= 1 */
     int64_t dims[MO_K_MAX_RANK], stride[MO_LOOP_MAX][MO_K_MAX_RANK];

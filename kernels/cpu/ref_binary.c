@@ -3,8 +3,8 @@
  *
  * A function for each (operation, type) does one row; strides within a row are
  * 0 or 1 in all cases that matter, so those have loops of their own. */
+#include "kernels/cpu/cpu.h"
 #include "kernels/cpu/loop.h"
-#include "kernels/cpu/ref.h"
 #include "kernels/cpu/small_float.h"
 #include "kernels/cpu/split.h"
 
@@ -64,9 +64,9 @@ static int64_t pow_int(int64_t base, int64_t exponent)
 #define REM_S(T) (T)(v == 0 || v == -1 ? 0 : u % v)
 #define MOD_S(T) (T)(v == 0 || v == -1 ? 0 : u % v != 0 && ((u % v < 0) != (v < 0)) ? u % v + v : u % v)
 #define REM_U(T) (T)(v == 0 ? 0 : u % v)
-#define BITS(T) ((int64_t)sizeof(T) * 8)
-#define SHL(T) (T)((int64_t)v < 0 || (int64_t)v >= BITS(T) ? 0 : (uint64_t)u << v)
-#define SHR(T) (T)((int64_t)v < 0 || (int64_t)v >= BITS(T) ? 0 : u >> v)
+#define BITS(T) (sizeof(T) * 8)
+#define SHL(T) (T)((uint64_t)(int64_t)v >= BITS(T) ? 0 : (uint64_t)u << v)
+#define SHR(T) (T)((uint64_t)(int64_t)v >= BITS(T) ? 0 : u >> v)
 
 #define ROWS_INT(t, T, DIV, REM, MOD)                                                                           \
     ROW(add_##t, T, T, SAME, (T), T, ((uint64_t)u + (uint64_t)v))                                               \
@@ -202,7 +202,7 @@ void mo_ref_binary(struct mo_device *dev, enum mo_binary f, int dtype, int rank,
     struct binary_work w = { .a = a, .b = b, .y = y };
     w.fn = dtype > 0 && dtype < 17 ? rows[dtype][f] : NULL;
     if (!w.fn) {
-        mo_ref_error(dev, "binary: no kernel for this operation and element type");
+        mo_device_latch(dev, "binary: no kernel for this operation and element type");
         return;
     }
     w.a_bytes = dtype_bytes[dtype];
@@ -398,6 +398,6 @@ void mo_ref_unary_typed(struct mo_device *dev, enum mo_unary f, int dtype, doubl
     case 12: EACH(uint32_t, SAME, (uint32_t), unary_int)
     case 13: EACH(uint64_t, SAME, (uint64_t), unary_u64)
     case 16: EACH(uint16_t, mo_bf16_to_f32, mo_f32_to_bf16, (float)unary_double)
-    default: mo_ref_error(dev, "unary_typed: no kernel for this element type");
+    default: mo_device_latch(dev, "unary_typed: no kernel for this element type");
     }
 }
