@@ -1,7 +1,8 @@
 /* cpu.h - the CPU device as its kernels see it.
  *
- * mo_ref_NAME is the plain C form of every kernel: short, single-threaded, what
- * the fast ones are compared with. It needs of the device only the latch. */
+ * mo_ref_NAME is the plain C form of every kernel: short, what the fast ones are
+ * compared with. It needs of the device the latch, and the team where it cuts its
+ * work (split.h); so it is not to be called from inside a slice. */
 #ifndef MO_CPU_H
 #define MO_CPU_H
 
