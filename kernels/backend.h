@@ -29,7 +29,7 @@ enum mo_unary {
     MO_ABS, MO_NEG, MO_EXP, MO_LOG, MO_SQRT, MO_RECIPROCAL, MO_SQUARE, MO_ERF, MO_TANH, MO_SIGMOID,
     MO_RELU, MO_LEAKY_RELU /* a: slope */, MO_ELU /* a: alpha */, MO_SELU /* a: alpha, b: gamma */,
     MO_CLIP /* a: low, b: high */, MO_HARD_SIGMOID /* a: alpha, b: beta */, MO_HARD_SWISH,
-    MO_SOFTPLUS, MO_SOFTSIGN, MO_MISH, MO_GELU, MO_GELU_TANH, MO_SWISH,
+    MO_SOFTPLUS, MO_SOFTSIGN, MO_MISH, MO_GELU, MO_GELU_TANH, MO_SWISH /* a: alpha */,
     MO_FLOOR, MO_CEIL, MO_ROUND /* half to even */, MO_SIGN, MO_SIN, MO_COS, MO_TAN, MO_ASIN, MO_ACOS, MO_ATAN,
     MO_SINH, MO_COSH, MO_ASINH, MO_ACOSH, MO_ATANH, MO_CELU /* a: alpha */, MO_THRESHOLDED_RELU /* a: alpha */,
     MO_N_UNARY

@@ -61,7 +61,7 @@ static void NN(unary_range)(enum mo_unary f, float a, float b, size_t n, const f
     case MO_MISH: EACH(v * nn_tanh_softplus(v, &rest)); break;
     case MO_GELU: EACH(0.5f * v * (1.0f + nn_erf(v * 0.70710678f))); break;
     case MO_GELU_TANH: EACH(0.5f * v * (1.0f + nn_tanh(0.79788456f * (v + 0.044715f * v * v * v)))); break;
-    case MO_SWISH: EACH(v * nn_sigmoid(v)); break;
+    case MO_SWISH: EACH(v * nn_sigmoid(a * v)); break;
     default: NN(unary_rare)(f, a, b, n, x, y); break;
     }
 }
@@ -143,10 +143,11 @@ static inline float NN(mish_slope)(float v)
     return t + v * rest * (1.0f + t) * nn_sigmoid(v);
 }
 
-static inline float NN(swish_slope)(float v)
+/* d/dv of v s, s = sigmoid(a v) */
+static inline float NN(swish_slope)(float v, float a)
 {
-    float s = nn_sigmoid(v);
-    return s * (1.0f + v * (1.0f - s));
+    float s = nn_sigmoid(a * v);
+    return s * (1.0f + a * v * (1.0f - s));
 }
 
 static void NN(unary_grad_range)(enum mo_unary f, float a, float b, size_t n, const float *x, const float *y,
@@ -154,6 +155,8 @@ static void NN(unary_grad_range)(enum mo_unary f, float a, float b, size_t n, co
 {
     if (NN(unary_grad_of_y)(f, a, b, n, y, dy, dx, add))
         return;
+    if (f == MO_NEG || f == MO_FLOOR || f == MO_CEIL || f == MO_ROUND || f == MO_SIGN)
+        x = dy;         /* constant slopes: x need not be there */
     switch (f) {
     case MO_ABS: EACH(v > 0.0f ? g : v < 0.0f ? -g : 0.0f); break;
     case MO_NEG: EACH(-g); break;
@@ -170,7 +173,7 @@ static void NN(unary_grad_range)(enum mo_unary f, float a, float b, size_t n, co
         EACH(g * (0.5f * (1.0f + nn_erf(v * 0.70710678f)) + v * 0.39894228f * nn_exp(-0.5f * v * v)));
         break;
     case MO_GELU_TANH: EACH(g * NN(gelu_tanh_slope)(v)); break;
-    case MO_SWISH: EACH(g * NN(swish_slope)(v)); break;
+    case MO_SWISH: EACH(g * NN(swish_slope)(v, a)); break;
     default: NN(unary_grad_rare)(f, a, b, n, x, dy, dx, add); break;
     }
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "lib/ops/ops.h"
+#include "lib/run/run.h"
 
 #define OP(name) extern const struct mo_op mo_op_##name;
 #include "lib/ops/ops.def"
@@ -88,8 +89,95 @@ enum mopt_status mo_infer_broadcast(struct mopt_ctx *ctx, struct mo_graph *g, st
     return MOPT_OK;
 }
 
+void mo_couple_leading(struct mo_couple *c, const struct mo_graph *g, const struct mo_node *n, int n_axes)
+{
+    int rank = mo_in(g, n, 0)->shape.rank;
+    for (int axis = 0; axis < rank && axis < n_axes; axis++)
+        mo_couple_same(c, n->in[0], axis, n->out[0], axis);
+}
+
 void mo_couple_through(struct mo_couple *c, const struct mo_graph *g, const struct mo_node *n)
 {
-    for (int axis = 0; axis < mo_in(g, n, 0)->shape.rank; axis++)
-        mo_couple_same(c, n->in[0], axis, n->out[0], axis);
+    mo_couple_leading(c, g, n, MO_MAX_RANK);
+}
+
+void mo_couple_image(struct mo_couple *c, const struct mo_graph *g, const struct mo_node *n)
+{
+    mo_couple_leading(c, g, n, 2);
+}
+
+mo_node_id mo_node_id_of(const struct mo_graph *g, const struct mo_node *n)
+{
+    return (mo_node_id)(n - g->nodes);
+}
+
+enum mopt_status mo_prepare_float32(struct mo_run *r, const struct mo_node *n)
+{
+    for (uint32_t i = 0; i < n->n_in; i++) {
+        const struct mo_value *v = mo_in(r->graph, n, i);
+        if (v && mo_dtype_is_float(v->dtype) && v->dtype != MO_F32)
+            return mo_fail(r->ctx, MOPT_UNSUPPORTED, "input %u is %s, it is computed in float32 only", i,
+                           mo_dtype_name(v->dtype));
+    }
+    return MOPT_OK;
+}
+
+int64_t mo_product(const int64_t *factors, int n)
+{
+    int64_t product = 1;
+    for (int i = 0; i < n; i++)
+        if (factors[i] < 0 || __builtin_mul_overflow(product, factors[i], &product))
+            return MO_UNKNOWN;
+    return product;
+}
+
+size_t mo_run_in_elems(const struct mo_run *r, const struct mo_node *n, uint32_t i)
+{
+    const struct mo_value *v = mo_in(r->graph, n, i);
+    return v ? (size_t)mo_value_elems(v) : 0;
+}
+
+size_t mo_run_out_elems(const struct mo_run *r, const struct mo_node *n, uint32_t i)
+{
+    const struct mo_value *v = mo_out(r->graph, n, i);
+    return v ? (size_t)mo_value_elems(v) : 0;
+}
+
+void mo_run_zero(struct mo_run *r, size_t n_elems, float *x)
+{
+    const float zero = 0.0f;
+    r->be->fill(r->dev, sizeof *x, n_elems, &zero, x);
+}
+
+bool mo_run_scalar(struct mo_run *r, const struct mo_node *n, uint32_t i, double *x)
+{
+    const struct mo_value *v = mo_in(r->graph, n, i);
+    union {
+        float f32;
+        double f64;
+        int64_t i64;
+        uint64_t u64;
+        int32_t i32;
+        uint32_t u32;
+        int16_t i16;
+        uint16_t u16;
+        int8_t i8;
+        uint8_t u8;
+    } raw;
+    if (!v || mo_value_elems(v) != 1 || mo_value_bytes(v) > sizeof raw)
+        return false;
+    r->be->download(r->dev, &raw, mo_run_in(r, n, i), mo_value_bytes(v));
+    switch (v->dtype) {
+    case MO_F32: *x = (double)raw.f32; return true;
+    case MO_F64: *x = raw.f64; return true;
+    case MO_I64: *x = (double)raw.i64; return true;
+    case MO_U64: *x = (double)raw.u64; return true;
+    case MO_I32: *x = raw.i32; return true;
+    case MO_U32: *x = raw.u32; return true;
+    case MO_I16: *x = raw.i16; return true;
+    case MO_U16: *x = raw.u16; return true;
+    case MO_I8: *x = raw.i8; return true;
+    case MO_U8: case MO_BOOL: *x = raw.u8; return true;
+    default: return false;
+    }
 }

@@ -1,0 +1,29 @@
+/* fused.c - activations that lowering drew into the node before them. */
+#include "lib/ops/fused.h"
+
+#include "lib/run/run.h"
+
+struct mo_fused mo_fused_read(const struct mo_node *n)
+{
+    int64_t act = mo_node_int(n, MO_FUSED_ACT, MO_ACT_NONE);
+    return (struct mo_fused){
+        .act = act >= 0 && act <= MO_ACT_HARD_SWISH ? (enum mo_act)act : MO_ACT_NONE,
+        .lo = mo_node_float(n, MO_FUSED_LO, 0.0f),
+        .hi = mo_node_float(n, MO_FUSED_HI, 0.0f),
+        .has_residual = mo_node_int(n, MO_FUSED_RESIDUAL, 0) == 1,
+    };
+}
+
+bool mo_fused_trains(enum mo_act act)
+{
+    return act != MO_ACT_HARD_SWISH;
+}
+
+void mo_fused_grad(struct mo_run *r, const struct mo_fused *f, size_t n_elems, const float *y, float *dy)
+{
+    static const enum mo_unary function[] = {
+        [MO_ACT_RELU] = MO_RELU, [MO_ACT_CLIP] = MO_CLIP, [MO_ACT_SIGMOID] = MO_SIGMOID, [MO_ACT_TANH] = MO_TANH,
+    };
+    if (f->act != MO_ACT_NONE && mo_fused_trains(f->act))
+        r->be->unary_grad(r->dev, function[f->act], f->lo, f->hi, n_elems, y, y, dy, dy, false);
+}
