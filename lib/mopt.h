@@ -66,6 +66,10 @@ struct mopt_report;
  * a device that cannot be had is said by the first call that needs it. */
 struct mopt_ctx *mopt_open(const char *device, int n_threads);
 void mopt_close(struct mopt_ctx *ctx);
+/* Changes of mind before the first work: device NULL, threads 0, bytes 0 keep what is there. max_memory_bytes
+ * bounds what a model or a shape may make the library allocate (three quarters of the memory granted). */
+MOPT_MUST_CHECK enum mopt_status mopt_configure(struct mopt_ctx *ctx, const char *device, int n_threads,
+                                                uint64_t max_memory_bytes);
 
 /* The sentence that belongs to the last failure; never NULL. */
 const char *mopt_error(const struct mopt_ctx *ctx);
@@ -90,10 +94,6 @@ void mopt_on_event(struct mopt_ctx *ctx, mopt_event_fn *fn, void *user);
 /* Ask running work to stop at its next safe point (it then returns
  * MOPT_INTERRUPTED, checkpoint written). Async-signal-safe. */
 void mopt_stop(struct mopt_ctx *ctx);
-
-/* Upper bound for what a model or a shape may make the library allocate, in
- * bytes; 0 restores the default (three quarters of the memory granted). */
-void mopt_limit_memory(struct mopt_ctx *ctx, uint64_t max_bytes);
 
 /* ---- models ----------------------------------------------------------- */
 
@@ -128,6 +128,9 @@ MOPT_MUST_CHECK enum mopt_status mopt_recipe_read(struct mopt_ctx *ctx, const ch
 MOPT_MUST_CHECK enum mopt_status mopt_recipe_add(struct mopt_ctx *ctx, struct mopt_recipe *recipe, const char *pass);
 MOPT_MUST_CHECK enum mopt_status mopt_recipe_set(struct mopt_ctx *ctx, struct mopt_recipe *recipe,
                                                  const char *key, const char *value);
+/* What `over` says of the whole job holds over what the recipe says. */
+MOPT_MUST_CHECK enum mopt_status mopt_recipe_override(struct mopt_ctx *ctx, struct mopt_recipe *recipe,
+                                                      const struct mopt_recipe *over);
 /* The recipe as JSON text; the caller frees it with mopt_text_free. */
 MOPT_MUST_CHECK enum mopt_status mopt_recipe_text(struct mopt_ctx *ctx, const struct mopt_recipe *recipe, char **text);
 void mopt_recipe_free(struct mopt_recipe *recipe);

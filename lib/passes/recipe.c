@@ -151,3 +151,12 @@ enum mopt_status mopt_recipe_name(struct mopt_ctx *ctx, struct mopt_recipe *reci
         return mo_no_memory(ctx, strlen(name), "names");
     return MOPT_OK;
 }
+
+enum mopt_status mopt_recipe_override(struct mopt_ctx *ctx, struct mopt_recipe *recipe, const struct mopt_recipe *over)
+{
+    for (const struct mo_said *said = over->said; said; said = said->next) {
+        MO_TRY(mo_option_set(ctx, &recipe->arena, mo_job_options, &recipe->settings, said->key, said->value));
+        MO_TRY(remember(ctx, recipe, &recipe->said_end, said->row, said->value));
+    }
+    return MOPT_OK;
+}

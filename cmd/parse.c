@@ -1,0 +1,413 @@
+/* parse.c - words to flags. Flags of passes are handed to the recipe as they are; this
+ * file knows only the flags that every verb shares, in one table. */
+#include "cmd/parse.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- flags that every verb shares --------------------------------------------- */
+
+enum shared_kind { SHARED_BOOL, SHARED_TEXT, SHARED_INT, SHARED_PROGRESS, SHARED_BYTES };
+struct shared {
+    const char *name;
+    char letter;
+    enum shared_kind kind;
+    size_t offset;
+    const char *word, *help;
+};
+#define AT(field) offsetof(struct cli, field)
+static const struct shared shared_flags[] = {
+    {"output", 'o', SHARED_TEXT, AT(out), "FILE", "where the result goes; - is stdout"},
+    {"force", 'f', SHARED_BOOL, AT(force), NULL, "overwrite an existing output"},
+    {"external-data", 0, SHARED_BOOL, AT(external_data), NULL, "put large tensors into OUTPUT.data"},
+    {"json", 0, SHARED_BOOL, AT(json), NULL, "the result on stdout as one JSON object"},
+    {"report", 0, SHARED_TEXT, AT(report_path), "FILE", "write the JSON report there, also after a failure"},
+    {"print-recipe", 0, SHARED_BOOL, AT(print_recipe), NULL, "print the recipe equal to these flags and stop"},
+    {"device", 0, SHARED_TEXT, AT(device), "NAME", "cpu, cuda, cuda:N or auto"},
+    {"threads", 0, SHARED_INT, AT(n_threads), "N", "threads; 0: as many as are granted"},
+    {"max-memory", 0, SHARED_BYTES, AT(max_memory_bytes), "SIZE", "refuse to use more (2GB)"},
+    {"progress", 0, SHARED_PROGRESS, AT(progress_mode), "HOW", "auto, bar, plain, json or none"},
+    {"quiet", 'q', SHARED_BOOL, AT(quiet), NULL, "no progress, no logs; warnings only"},
+    {"verbose", 'v', SHARED_BOOL, AT(verbose), NULL, "logs too"},
+    {"dry-run", 'n', SHARED_BOOL, AT(dry_run), NULL, "say what would be done; write nothing"},
+    {"help", 'h', SHARED_BOOL, AT(help), NULL, "this text"},
+    {NULL}};
+
+enum mopt_status cli_usage(struct cli *cli, const char *fmt, ...)
+{
+    char words[512];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(words, sizeof words, fmt, args);
+    va_end(args);
+    fprintf(stderr, "mopt%s%s: %s\n", cli->command ? " " : "", cli->command ? cli->command->name : "", words);
+    fprintf(stderr, "try: mopt %s%s--help\n", cli->command ? cli->command->name : "", cli->command ? " " : "");
+    mopt_close(cli->ctx); /* so that main says nothing more */
+    cli->ctx = NULL;
+    return MOPT_USAGE;
+}
+
+static const struct shared *find_shared(const char *name, size_t n, char letter)
+{
+    for (const struct shared *f = shared_flags; f->name; f++)
+        if (letter ? f->letter == letter : strlen(f->name) == n && !memcmp(f->name, name, n))
+            return f;
+    return NULL;
+}
+
+static bool parse_size(const char *text, uint64_t *bytes)
+{
+    static const struct { const char *name; double factor; } units[] = {
+        {"", 1}, {"B", 1}, {"kB", 1e3}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"KiB", 1024}, {"MiB", 1 << 20}, {"GiB", 1 << 30}};
+    char *end;
+    double x = strtod(text, &end);
+    for (size_t i = 0; end != text && i < sizeof units / sizeof *units; i++)
+        if (!strcmp(end, units[i].name) && x > 0 && x * units[i].factor < 1e18) {
+            *bytes = (uint64_t)(x * units[i].factor);
+            return true;
+        }
+    return false;
+}
+
+static enum mopt_status set_shared(struct cli *cli, const struct shared *f, const char *value, bool yes)
+{
+    void *field = (char *)cli + f->offset;
+    static const char *const modes[] = {"auto", "bar", "plain", "json", "none"};
+    char *end;
+    switch (f->kind) {
+    case SHARED_BOOL:
+        *(bool *)field = yes;
+        return MOPT_OK;
+    case SHARED_TEXT:
+        *(const char **)field = value;
+        return MOPT_OK;
+    case SHARED_INT:
+        *(int *)field = (int)strtol(value, &end, 10);
+        if (end == value || *end || *(int *)field < 0 || *(int *)field > 4096)
+            return cli_usage(cli, "option '%s': '%s' is no number of threads", f->name, value);
+        return MOPT_OK;
+    case SHARED_BYTES:
+        if (!parse_size(value, field))
+            return cli_usage(cli, "option '%s': '%s' is not like 500MB or 2GiB", f->name, value);
+        return MOPT_OK;
+    case SHARED_PROGRESS:
+        for (int i = 0; i < 5; i++)
+            if (!strcmp(value, modes[i])) {
+                *(enum progress_mode *)field = (enum progress_mode)i;
+                return MOPT_OK;
+            }
+        return cli_usage(cli, "option 'progress': '%s' is none of auto, bar, plain, json, none", value);
+    }
+    return MOPT_FAILED;
+}
+
+/* ---- flags of the tables --------------------------------------------------------- */
+
+static const struct mopt_option *find_row(const struct mopt_option *table, const char *name, size_t n)
+{
+    for (const struct mopt_option *row = table; row && row->name; row++) {
+        const struct mopt_option *inner = row->kind == MOPT_OPT_GROUP ? find_row(row->group, name, n) : NULL;
+        if (inner)
+            return inner;
+        if (row->kind != MOPT_OPT_GROUP && strlen(row->name) == n && !memcmp(row->name, name, n))
+            return row;
+    }
+    return NULL;
+}
+
+static const struct mopt_option *pass_options(const char *pass)
+{
+    struct mopt_pass_info info;
+    for (size_t i = 0; pass && mopt_pass_at(i, &info); i++)
+        if (!strcmp(info.name, pass))
+            return info.options;
+    return NULL;
+}
+
+/* What a flag means: an option of the verb, else a shared flag, else one of the job's. */
+static void find_flag(const struct cli *cli, const char *name, size_t n, const struct mopt_option **row,
+                      const struct shared **f)
+{
+    const struct command *c = cli->command;
+    bool has_own = c->flags & CMD_OWN_OPTIONS;
+    *row = find_row(has_own ? c->own : pass_options(c->pass), name, n);
+    *f = *row ? NULL : find_shared(name, n, 0);
+    if (!*row && !*f && !has_own)
+        *row = find_row(mopt_job_options(), name, n);
+}
+
+static enum mopt_status set_option(struct cli *cli, const struct mopt_option *row, const char *value)
+{
+    if (cli->command->flags & CMD_OWN_OPTIONS) {
+        cli->own_values[row - cli->command->own] = value;
+        return MOPT_OK;
+    }
+    return mopt_recipe_set(cli->ctx, cli->recipe, row->name, value);
+}
+
+/* ---- the words ---------------------------------------------------------------------- */
+
+struct words { char **argv; int argc, at; };
+
+/* The flag's value: behind '=', or the next word. */
+static enum mopt_status take_value(struct cli *cli, struct words *w, const char *name, int n, const char *equals,
+                                   const char **value)
+{
+    if (equals)
+        *value = equals + 1;
+    else if (w->at + 1 < w->argc)
+        *value = w->argv[++w->at];
+    else
+        return cli_usage(cli, "option '%.*s' needs a value", n, name);
+    return MOPT_OK;
+}
+
+static enum mopt_status unknown_flag(struct cli *cli, const char *name, int n)
+{
+    char key[64];
+    snprintf(key, sizeof key, "%.*s", n, name);
+    for (const struct shared *f = shared_flags; f->name; f++)
+        if (!strncmp(f->name, key, 3) && strlen(key) > 3)
+            return cli_usage(cli, "there is no option '--%s'; did you mean '--%s'?", key, f->name);
+    if (cli->command->flags & CMD_OWN_OPTIONS)
+        return cli_usage(cli, "there is no option '--%s'", key);
+    return mopt_recipe_set(cli->ctx, cli->recipe, key, ""); /* fails with the nearest name */
+}
+
+static enum mopt_status parse_long(struct cli *cli, struct words *w, const char *name)
+{
+    const char *equals = strchr(name, '='), *value = NULL;
+    int n = equals ? (int)(equals - name) : (int)strlen(name);
+    const struct mopt_option *row;
+    const struct shared *f;
+    find_flag(cli, name, (size_t)n, &row, &f);
+    bool negated = false;
+    if (!row && !f && n > 3 && !memcmp(name, "no-", 3)) {
+        find_flag(cli, name + 3, (size_t)n - 3, &row, &f);
+        negated = true;
+        bool is_bool = row ? row->kind == MOPT_OPT_BOOL : f && f->kind == SHARED_BOOL;
+        if (!is_bool || equals)
+            return unknown_flag(cli, name, n);
+    }
+    if (row) {
+        if (row->kind == MOPT_OPT_BOOL)
+            return set_option(cli, row, negated ? "false" : equals ? equals + 1 : "true");
+        MO_CLI_TRY(take_value(cli, w, name, n, equals, &value));
+        return set_option(cli, row, value);
+    }
+    if (!f)
+        return unknown_flag(cli, name, n);
+    if (f->kind == SHARED_BOOL && equals)
+        return cli_usage(cli, "option '%s' takes no value", f->name);
+    if (f->kind != SHARED_BOOL)
+        MO_CLI_TRY(take_value(cli, w, name, n, equals, &value));
+    return set_shared(cli, f, value, !negated);
+}
+
+static enum mopt_status parse_short(struct cli *cli, struct words *w, const char *letters)
+{
+    for (; *letters; letters++) {
+        const struct shared *f = find_shared(NULL, 0, *letters);
+        if (!f)
+            return cli_usage(cli, "there is no option '-%c'", *letters);
+        if (f->kind == SHARED_BOOL) {
+            MO_CLI_TRY(set_shared(cli, f, NULL, true));
+            continue;
+        }
+        const char *value = letters[1] ? letters + 1 : w->at + 1 < w->argc ? w->argv[++w->at] : NULL;
+        if (!value)
+            return cli_usage(cli, "option '-%c' needs a value", *letters);
+        return set_shared(cli, f, value, true);
+    }
+    return MOPT_OK;
+}
+
+static enum mopt_status parse_words(struct cli *cli, struct words *w)
+{
+    bool only_paths = false;
+    for (; w->at < w->argc; w->at++) {
+        const char *word = w->argv[w->at];
+        if (!only_paths && !strcmp(word, "--"))
+            only_paths = true;
+        else if (!only_paths && word[0] == '-' && word[1] == '-')
+            MO_CLI_TRY(parse_long(cli, w, word + 2));
+        else if (!only_paths && word[0] == '-' && word[1])
+            MO_CLI_TRY(parse_short(cli, w, word + 1));
+        else
+            cli->paths[cli->n_paths++] = word;
+    }
+    return MOPT_OK;
+}
+
+static const struct command *find_command(const char *name)
+{
+    for (size_t i = 0; commands[i]; i++)
+        if (!strcmp(commands[i]->name, name))
+            return commands[i];
+    return NULL;
+}
+
+/* A verb that is close to the word, by its first letters or by one slip. */
+static const char *near_command(const char *name)
+{
+    for (size_t i = 0; commands[i]; i++) {
+        const char *c = commands[i]->name;
+        size_t same = 0;
+        while (c[same] && c[same] == name[same])
+            same++;
+        if (same >= 2 || (same && !strcmp(c + same, name + same + 1)))
+            return c;
+    }
+    return NULL;
+}
+
+static void list_ops(void)
+{
+    struct mopt_op_info op;
+    printf("%-28s %-12s %5s  forward backward macs couple quant\n", "operator", "domain", "since");
+    for (size_t i = 0; mopt_op_at(i, &op); i++)
+        printf("%-28s %-12s %5d  %-7s %-8s %-4s %-6s %s\n", op.type, op.domain && *op.domain ? op.domain : "ai.onnx",
+               op.since_opset, op.has_forward ? "yes" : "-", op.has_backward ? "yes" : "-", op.has_macs ? "yes" : "-",
+               op.has_couple ? "yes" : "-", op.has_quant ? "yes" : "-");
+}
+
+static enum mopt_status open_context(struct cli *cli)
+{
+    cli->ctx = mopt_open("auto", 0);
+    if (!cli->ctx) {
+        fprintf(stderr, "mopt: out of memory\n");
+        return MOPT_LIMIT;
+    }
+    MO_CLI_TRY(mopt_recipe_new(cli->ctx, &cli->recipe));
+    if (cli->command->pass)
+        return mopt_recipe_add(cli->ctx, cli->recipe, cli->command->pass);
+    return MOPT_OK;
+}
+
+static enum mopt_status check_paths(struct cli *cli)
+{
+    const struct command *c = cli->command;
+    size_t need = c->min_paths;
+    if (cli->n_paths < need)
+        return cli_usage(cli, cli->n_paths ? "one more file is needed\nusage: %s" : "which model?\nusage: %s", c->usage);
+    if (cli->n_paths > c->max_paths)
+        return cli_usage(cli, "'%s' is one file too many\nusage: %s", cli->paths[c->max_paths], c->usage);
+    if (c->flags & CMD_WRITES_MODEL && !cli->out && !cli->dry_run && !cli->print_recipe)
+        return cli_usage(cli, "where to? add -o OUT.onnx");
+    if (!(c->flags & (CMD_WRITES_MODEL | CMD_MAY_WRITE)) && cli->out)
+        return cli_usage(cli, "%s writes no file: no -o (but --report FILE)", c->name);
+    if (cli->json && cli->out && !strcmp(cli->out, "-"))
+        return cli_usage(cli, "--json and -o - both want stdout");
+    return MOPT_OK;
+}
+
+enum mopt_status parse_command_line(struct cli *cli, int argc, char **argv)
+{
+    const char *verb = argc > 1 ? argv[1] : "--help";
+    if (!strcmp(verb, "--help") || !strcmp(verb, "-h") || (!strcmp(verb, "help") && argc < 3)) {
+        cli_overview(argc > 1 ? stdout : stderr);
+        return argc > 1 ? MOPT_OK : MOPT_USAGE;
+    }
+    if (!strcmp(verb, "--version")) {
+        printf("mopt %s\n", MOPT_VERSION);
+        return MOPT_OK;
+    }
+    if (!strcmp(verb, "--list-ops")) {
+        list_ops();
+        return MOPT_OK;
+    }
+    bool wants_help = !strcmp(verb, "help");
+    cli->command = find_command(wants_help ? argv[2] : verb);
+    if (!cli->command) {
+        const char *near = near_command(wants_help ? argv[2] : verb);
+        return near ? cli_usage(cli, "there is no verb '%s'; did you mean '%s'?", verb, near)
+                    : cli_usage(cli, "there is no verb '%s'", verb);
+    }
+    cli->help = wants_help;
+    cli->paths = calloc((size_t)argc + 1, sizeof *cli->paths);
+    cli->own_values = calloc(64, sizeof *cli->own_values);
+    if (!cli->paths || !cli->own_values) {
+        fprintf(stderr, "mopt: out of memory\n");
+        return MOPT_LIMIT;
+    }
+    if (wants_help)
+        return MOPT_OK;
+    MO_CLI_TRY(open_context(cli));
+    MO_CLI_TRY(parse_words(cli, &(struct words){argv, argc, 2}));
+    if (cli->help)
+        return MOPT_OK;
+    MO_CLI_TRY(check_paths(cli));
+    if (cli->dry_run && !(cli->command->flags & CMD_OWN_OPTIONS))
+        MO_CLI_TRY(mopt_recipe_set(cli->ctx, cli->recipe, "dry-run", "true"));
+    return mopt_configure(cli->ctx, cli->device, cli->n_threads, cli->max_memory_bytes);
+}
+
+void release_command_line(struct cli *cli)
+{
+    mopt_recipe_free(cli->recipe);
+    mopt_close(cli->ctx);
+    free(cli->paths);
+    free(cli->own_values);
+}
+
+/* ---- help ------------------------------------------------------------------------------ */
+
+static void help_row(const char *flag, const char *word, const char *help, const char *def, FILE *to)
+{
+    char left[64];
+    snprintf(left, sizeof left, "%s%s%s", flag, word ? " " : "", word ? word : "");
+    fprintf(to, "  %-28s %s%s%s%s\n", left, help, def ? " (default " : "", def ? def : "", def ? ")" : "");
+}
+
+static void help_table(const struct mopt_option *table, FILE *to)
+{
+    for (const struct mopt_option *row = table; row && row->name; row++) {
+        if (row->kind == MOPT_OPT_GROUP) {
+            help_table(row->group, to);
+            continue;
+        }
+        char flag[48], def[48] = "";
+        bool is_on = row->kind == MOPT_OPT_BOOL && row->def != 0;
+        snprintf(flag, sizeof flag, "--%s%s", is_on ? "no-" : "", row->name);
+        if (row->kind == MOPT_OPT_INT || row->kind == MOPT_OPT_FLOAT)
+            snprintf(def, sizeof def, row->def == row->def ? "%g" : "", row->def);
+        const char *text = row->text_def ? row->text_def : *def ? def : NULL;
+        const char *word = row->kind == MOPT_OPT_BOOL ? NULL : row->choices ? row->choices : row->word ? row->word : "X";
+        char help[256];
+        snprintf(help, sizeof help, "%s%s", is_on ? "do not: " : "", row->help);
+        help_row(flag, word, help, text, to);
+    }
+}
+
+void cli_help(const struct command *c, FILE *to)
+{
+    fprintf(to, "usage: %s\n\n%s\n", c->usage, c->help);
+    const struct mopt_option *own = c->flags & CMD_OWN_OPTIONS ? c->own : pass_options(c->pass);
+    if (own && own->name) {
+        fprintf(to, "\noptions of %s:\n", c->name);
+        help_table(own, to);
+    }
+    if (!(c->flags & CMD_OWN_OPTIONS)) {
+        fprintf(to, "\ndata, selection, gates:\n");
+        help_table(mopt_job_options(), to);
+    }
+    fprintf(to, "\noptions of every verb:\n");
+    for (const struct shared *f = shared_flags; f->name; f++) {
+        char flag[48];
+        snprintf(flag, sizeof flag, f->letter ? "-%c, --%s" : "%.0d    --%s", f->letter, f->name);
+        help_row(flag, f->word, f->help, NULL, to);
+    }
+    if (c->examples)
+        fprintf(to, "\nexamples:\n%s", c->examples);
+}
+
+void cli_overview(FILE *to)
+{
+    fprintf(to, "usage: mopt VERB IN.onnx [-o OUT.onnx] [options]\n\n");
+    for (size_t i = 0; commands[i]; i++)
+        fprintf(to, "  %-10s %s\n", commands[i]->name, commands[i]->help);
+    fprintf(to, "\nmopt VERB --help tells more; mopt --version; mopt --list-ops\n"
+                "exit codes: 0 ok, 1 failed, 2 usage, 3 a gate failed, 4 unsupported model, 5 data, 6 memory or limit,\n"
+                "130 interrupted\n");
+}

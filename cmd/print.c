@@ -1,0 +1,275 @@
+/* print.c - results as text: tables for people, no adjectives. */
+#include <math.h>
+#include <string.h>
+
+#include "cmd/cli.h"
+
+static const struct mopt_report *at(const struct mopt_report *r, const char *path)
+{
+    return mopt_report_at(r, path);
+}
+
+static double number(const struct mopt_report *r, const char *path)
+{
+    return mopt_report_number(at(r, path), NAN);
+}
+
+static const char *human(double x, const char *const *units, double step, char *buf, size_t n)
+{
+    if (isnan(x)) {
+        snprintf(buf, n, "unknown");
+        return buf;
+    }
+    int i = 0;
+    while (fabs(x) >= step && units[i + 1]) {
+        x /= step;
+        i++;
+    }
+    snprintf(buf, n, i == 0 ? "%.0f%s%s" : fabs(x) < 10 ? "%.2f%s%s" : fabs(x) < 100 ? "%.1f%s%s" : "%.0f%s%s", x,
+             *units[i] ? " " : "", units[i]);
+    return buf;
+}
+
+const char *human_count(double x, char *buf, size_t n)
+{
+    static const char *const units[] = {"", "k", "M", "G", "T", NULL};
+    return human(x, units, 1000, buf, n);
+}
+
+const char *human_bytes(double x, char *buf, size_t n)
+{
+    static const char *const units[] = {"B", "kB", "MB", "GB", "TB", NULL};
+    return human(x, units, 1000, buf, n);
+}
+
+/* ---- before and after ---------------------------------------------------------- */
+
+typedef const char *human_fn(double, char *, size_t);
+
+static void ratio_text(double before, double after, char *buf, size_t n)
+{
+    if (before > 0 && after >= 0)
+        snprintf(buf, n, "%.3gx", after / before);
+    else
+        snprintf(buf, n, "-");
+}
+
+static void count_row(const struct mopt_report *r, const char *label, const char *key, human_fn *fn)
+{
+    char path[64], a[32], b[32], x[32];
+    snprintf(path, sizeof path, "before.%s", key);
+    double before = number(r, path);
+    snprintf(path, sizeof path, "after.%s", key);
+    double after = number(r, path);
+    if (isnan(before) && isnan(after))
+        return;
+    ratio_text(before, after, x, sizeof x);
+    printf("%-12s %18s %18s %8s\n", label, fn(before, a, sizeof a), fn(after, b, sizeof b), x);
+}
+
+static void accuracy_text(const struct mopt_report *metrics, char *buf, size_t n)
+{
+    double x = number(metrics, "accuracy"), low = number(metrics, "accuracy_low"), high = number(metrics, "accuracy_high");
+    if (isnan(x))
+        snprintf(buf, n, "-");
+    else
+        snprintf(buf, n, "%.2f %% +- %.2f", 100 * x, 50 * (high - low));
+}
+
+static void latency_text(const struct mopt_report *side, char *buf, size_t n)
+{
+    double mean = number(side, "latency_ms.mean"), sd = number(side, "latency_ms.sd");
+    if (isnan(mean))
+        snprintf(buf, n, "-");
+    else
+        snprintf(buf, n, "%.3g ms +- %.2g", mean, sd);
+}
+
+void print_before_after(struct cli *cli, const struct mopt_report *r)
+{
+    const struct mopt_report *before = at(r, "before"), *after = at(r, "after");
+    if (cli->quiet || !before)
+        return;
+    char a[48], b[48], x[32];
+    printf("%-12s %18s %18s %8s\n", "", "before", after ? "after" : "", after ? "ratio" : "");
+    count_row(r, "parameters", "parameters", human_count);
+    count_row(r, "nonzero", "nonzero", human_count);
+    count_row(r, "MACs", "macs", human_count);
+    count_row(r, "bytes", "bytes", human_bytes);
+    const struct mopt_report *m = at(before, "metrics"), *n = at(after, "metrics");
+    if (at(m, "accuracy") || at(n, "accuracy")) {
+        accuracy_text(m, a, sizeof a);
+        accuracy_text(n, b, sizeof b);
+        snprintf(x, sizeof x, "%+.2f", 100 * (number(n, "accuracy") - number(m, "accuracy")));
+        printf("%-12s %18s %18s %8s\n", "accuracy", a, b, x);
+    }
+    if (at(m, "rmse") || at(n, "rmse"))
+        printf("%-12s %18.4g %18.4g\n", "rmse", number(m, "rmse"), number(n, "rmse"));
+    if (at(before, "latency_ms") || at(after, "latency_ms")) {
+        latency_text(before, a, sizeof a);
+        latency_text(after, b, sizeof b);
+        ratio_text(number(before, "latency_ms.mean"), number(after, "latency_ms.mean"), x, sizeof x);
+        printf("%-12s %18s %18s %8s\n", "latency", a, b, x);
+    }
+    const struct mopt_report *audit = at(r, "audit");
+    for (size_t i = 0; i < mopt_report_count(audit); i++) {
+        const struct mopt_report *row = mopt_report_item(audit, i);
+        if (!strcmp(mopt_report_text(at(row, "action"), ""), "skipped"))
+            printf("left alone: %s: %s\n", mopt_report_text(at(row, "name"), "?"), mopt_report_text(at(row, "reason"), "?"));
+    }
+}
+
+void print_gates(const struct mopt_report *report, FILE *to)
+{
+    const struct mopt_report *gates = at(report, "gates");
+    for (size_t i = 0; i < mopt_report_count(gates); i++) {
+        const struct mopt_report *g = mopt_report_item(gates, i);
+        const char *note = mopt_report_text(at(g, "note"), NULL);
+        fprintf(to, "gate %-13s %s: %.6g against a limit of %.6g%s%s\n", mopt_report_text(at(g, "gate"), "?"),
+                mopt_report_text(at(g, "verdict"), "?"), number(g, "value"), number(g, "limit"), note ? "; " : "",
+                note ? note : "");
+    }
+}
+
+/* ---- verbs that only read ---------------------------------------------------------- */
+
+void print_metrics(const struct mopt_report *m, FILE *to)
+{
+    static const struct { const char *key, *label; double factor; const char *unit; } rows[] = {
+        {"top5", "top-5", 100, " %"}, {"f1", "macro F1", 1, ""}, {"loss", "loss", 1, ""},
+        {"mae", "mean absolute error", 1, ""}, {"rmse", "root mean square error", 1, ""}, {"r2", "R2", 1, ""}};
+    char text[48];
+    if (at(m, "accuracy")) {
+        accuracy_text(m, text, sizeof text);
+        fprintf(to, "%-24s %s\n", "accuracy", text);
+    }
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (!isnan(number(m, rows[i].key)))
+            fprintf(to, "%-24s %.5g%s\n", rows[i].label, rows[i].factor * number(m, rows[i].key), rows[i].unit);
+}
+
+void print_eval(struct cli *cli, const struct mopt_report *r)
+{
+    (void)cli;
+    print_metrics(at(r, "metrics"), stdout);
+    printf("%-24s %lld\n", "samples", (long long)mopt_report_int(at(r, "n_samples"), 0));
+}
+
+void print_nothing(struct cli *cli, const struct mopt_report *r)
+{
+    (void)cli;
+    (void)r;
+}
+
+static void print_value(const char *key, const struct mopt_report *item, int depth);
+
+/* A list of flat objects as one line each. */
+static void print_line(const struct mopt_report *row, int depth)
+{
+    printf("%*s", 2 * depth, "");
+    for (size_t i = 0; i < mopt_report_count(row); i++) {
+        const struct mopt_report *cell = mopt_report_item(row, i);
+        const char *key = mopt_report_key(row, i);
+        switch (mopt_report_kind(cell)) {
+        case MOPT_TEXT:
+            printf("%s%s", i ? "  " : "", mopt_report_text(cell, ""));
+            break;
+        case MOPT_BOOL:
+            if (mopt_report_int(cell, 0))
+                printf("%s%s", i ? "  " : "", key);
+            break;
+        case MOPT_INT:
+        case MOPT_NUMBER:
+            printf("%s%s %.6g", i ? "  " : "", key, mopt_report_number(cell, 0));
+            break;
+        default:
+            break;
+        }
+    }
+    puts("");
+}
+
+static void print_value(const char *key, const struct mopt_report *item, int depth)
+{
+    size_t n = mopt_report_count(item);
+    switch (mopt_report_kind(item)) {
+    case MOPT_OBJECT:
+        printf("%*s%s\n", 2 * depth, "", key);
+        for (size_t i = 0; i < n; i++)
+            print_value(mopt_report_key(item, i), mopt_report_item(item, i), depth + 1);
+        return;
+    case MOPT_LIST:
+        printf("%*s%s\n", 2 * depth, "", key);
+        for (size_t i = 0; i < n; i++) {
+            const struct mopt_report *row = mopt_report_item(item, i);
+            if (mopt_report_kind(row) == MOPT_OBJECT)
+                print_line(row, depth + 1);
+            else
+                print_value("-", row, depth + 1);
+        }
+        return;
+    case MOPT_TEXT:
+        printf("%*s%-18s %s\n", 2 * depth, "", key, mopt_report_text(item, ""));
+        return;
+    case MOPT_NULL:
+        printf("%*s%-18s unknown\n", 2 * depth, "", key);
+        return;
+    case MOPT_BOOL:
+        printf("%*s%-18s %s\n", 2 * depth, "", key, mopt_report_int(item, 0) ? "yes" : "no");
+        return;
+    default:
+        printf("%*s%-18s %.10g\n", 2 * depth, "", key, mopt_report_number(item, 0));
+    }
+}
+
+void print_inspect(struct cli *cli, const struct mopt_report *r)
+{
+    static const char *const first[] = {"mopt", "schema", "verb", "status", "seed", "threads", "device", "pass", NULL};
+    (void)cli;
+    for (size_t i = 0; i < mopt_report_count(r); i++) {
+        const char *key = mopt_report_key(r, i);
+        bool is_frame = !strcmp(key, "seconds") || !strcmp(key, "exit_code") || !strcmp(key, "engine") || !strcmp(key, "gates");
+        for (size_t k = 0; first[k]; k++)
+            is_frame |= !strcmp(key, first[k]);
+        if (!is_frame)
+            print_value(key, mopt_report_item(r, i), 0);
+    }
+}
+
+void print_bench(struct cli *cli, const struct mopt_report *r)
+{
+    (void)cli;
+    const struct mopt_report *models = at(r, "models");
+    printf("%-32s %10s %10s %10s %10s %12s %14s\n", "model", "mean ms", "+-", "median", "p99", "per second", "ratio");
+    for (size_t i = 0; i < mopt_report_count(models); i++) {
+        const struct mopt_report *m = mopt_report_item(models, i);
+        char ratio[48];
+        double x = number(m, "ratio"), error = number(m, "ratio_error");
+        snprintf(ratio, sizeof ratio, isnan(error) ? "%.2f" : "%.2f +- %.2f", x, error);
+        printf("%-32s %10.4g %10.2g %10.4g %10.4g %12.5g %14s\n", mopt_report_text(at(m, "name"), "?"),
+               number(m, "latency_ms.mean"), number(m, "latency_ms.sd"), number(m, "latency_ms.median"),
+               number(m, "latency_ms.p99"), number(m, "samples_per_second"), ratio);
+    }
+    for (size_t i = 0; i < mopt_report_count(models); i++) {
+        const struct mopt_report *profile = at(mopt_report_item(models, i), "profile");
+        if (profile)
+            print_value(mopt_report_text(at(mopt_report_item(models, i), "name"), "profile"), profile, 0);
+    }
+    const struct mopt_report *advice = at(r, "advice");
+    for (size_t i = 0; i < mopt_report_count(advice); i++)
+        printf("note: %s\n", mopt_report_text(mopt_report_item(advice, i), ""));
+}
+
+void print_diff(struct cli *cli, const struct mopt_report *r)
+{
+    (void)cli;
+    const struct mopt_report *outputs = at(r, "outputs");
+    printf("%-32s %12s %12s %12s %12s\n", "output", "cosine", "SQNR dB", "max abs", "mean abs");
+    for (size_t i = 0; i < mopt_report_count(outputs); i++) {
+        const struct mopt_report *o = mopt_report_item(outputs, i);
+        printf("%-32s %12.8f %12.4g %12.4g %12.4g\n", mopt_report_text(at(o, "name"), "?"), number(o, "cosine"),
+               number(o, "sqnr_db"), number(o, "max_abs"), number(o, "mean_abs"));
+    }
+    if (at(r, "tensors"))
+        print_value("tensors", at(r, "tensors"), 0);
+}

@@ -1,0 +1,22 @@
+/* formats.h - what the files of formats/ offer one another. */
+#ifndef MO_FORMATS_H
+#define MO_FORMATS_H
+
+#include "lib/base/io.h"
+#include "lib/base/report.h"
+
+/* file.c */
+bool mo_file_exists(const char *path);
+
+/* onnx_write.c: bytes that mopt_model_write would write, external data included. */
+MOPT_MUST_CHECK enum mopt_status mo_model_bytes(struct mopt_ctx *ctx, const struct mopt_model *model, uint64_t *bytes);
+
+/* sources.c */
+MOPT_MUST_CHECK enum mopt_status mo_source_open(struct mopt_ctx *ctx, const char *spec, enum mo_part part,
+                                                const char *schema, struct mo_source **source);
+
+/* report_json.c */
+MOPT_MUST_CHECK enum mopt_status mo_read_report(struct mopt_ctx *ctx, const char *path, struct mopt_report **report);
+MOPT_MUST_CHECK enum mopt_status mo_report_parse(struct mopt_ctx *ctx, const char *json, struct mopt_report **report);
+
+#endif

@@ -1,0 +1,96 @@
+/* open.c - the context: threads granted, memory granted, and the table that ties the library to its files. */
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "formats/formats.h"
+#include "kernels/backend.h"
+#include "lib/base/io.h"
+
+static const struct mo_io file_io = {
+    .read_model = mopt_model_read,
+    .write_model = mopt_model_write,
+    .open_source = mo_source_open,
+    .read_file = mopt_file_read,
+    .write_file = mopt_file_write,
+    .file_exists = mo_file_exists,
+    .model_bytes = mo_model_bytes,
+    .read_report = mo_read_report,
+};
+
+/* First line of a small system file; false when it cannot be read. */
+static bool read_line(const char *path, char *buf, int n)
+{
+    FILE *f = fopen(path, "r");
+    if (!f)
+        return false;
+    bool ok = fgets(buf, n, f) != NULL;
+    fclose(f);
+    return ok;
+}
+
+/* Processors this process may use: its affinity, and the quota of its cgroup (v2 cpu.max, v1 cpu.cfs_*). */
+static int threads_granted(void)
+{
+    cpu_set_t set;
+    int n = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
+    char line[64], period_line[64];
+    double quota = 0, period = 0;
+    if (read_line("/sys/fs/cgroup/cpu.max", line, sizeof line))
+        (void)(sscanf(line, "%lf %lf", &quota, &period) == 2);
+    else if (read_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", line, sizeof line) &&
+             read_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us", period_line, sizeof period_line)) {
+        quota = atof(line);
+        period = atof(period_line);
+    }
+    if (quota > 0 && period > 0 && quota / period < n)
+        n = (int)(quota / period + 0.5);
+    return n < 1 ? 1 : n;
+}
+
+static uint64_t memory_granted(void)
+{
+    uint64_t bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGE_SIZE), limit;
+    char line[64];
+    if (read_line("/sys/fs/cgroup/memory.max", line, sizeof line) && (limit = strtoull(line, NULL, 10)) && limit < bytes)
+        bytes = limit;
+    return bytes / 4 * 3;
+}
+
+struct mopt_ctx *mopt_open(const char *device, int n_threads)
+{
+    struct mopt_ctx *ctx = mo_mem_new(1, sizeof *ctx);
+    if (!ctx)
+        return NULL;
+    snprintf(ctx->device_name, sizeof ctx->device_name, "%s", device ? device : "auto");
+    ctx->n_threads = n_threads > 0 ? n_threads : threads_granted();
+    ctx->max_memory_bytes = memory_granted();
+    ctx->io = &file_io;
+    return ctx;
+}
+
+enum mopt_status mopt_configure(struct mopt_ctx *ctx, const char *device, int n_threads, uint64_t max_memory_bytes)
+{
+    if (ctx->device)
+        return mo_fail(ctx, MOPT_USAGE, "the device is open already");
+    if (device && strlen(device) >= sizeof ctx->device_name)
+        return mo_fail(ctx, MOPT_USAGE, "there is no device '%s': cpu, cuda, cuda:N or auto", device);
+    if (device)
+        snprintf(ctx->device_name, sizeof ctx->device_name, "%s", device);
+    if (n_threads > 0)
+        ctx->n_threads = n_threads;
+    if (max_memory_bytes)
+        ctx->max_memory_bytes = max_memory_bytes;
+    return MOPT_OK;
+}
+
+void mopt_close(struct mopt_ctx *ctx)
+{
+    if (!ctx)
+        return;
+    if (ctx->device)
+        ctx->backend->close(ctx->device);
+    mo_mem_free(ctx);
+}
