@@ -40,6 +40,7 @@ ifneq ($(SAN),)
   CFLAGS  += -fsanitize=$(SAN) -fno-omit-frame-pointer
   LDFLAGS += -fsanitize=$(SAN)
 endif
+VERSION := $(shell sed -n 's/.*MOPT_VERSION "\(.*\)"/\1/p' lib/mopt.h)
 LIBS := $(OPENBLAS) -lprotobuf-c -lcjson -ljpeg -lpng -lz -ldl -lpthread -lm
 
 LIB_SRC := $(wildcard lib/*/*.c kernels/*.c kernels/cpu/*.c kernels/comm/*.c formats/*.c)
@@ -112,10 +113,61 @@ $(B)/gen/suites.o: $(G)/suites.c
 $(B)/check: $(TEST_OBJ) $(B)/libmopt.a
 	$(CC) $(LDFLAGS) -o $@ $(TEST_OBJ) $(B)/libmopt.a $(LIBS) -lcheck -lsubunit -lrt
 
-lib: $(B)/libmopt.a ## build the library only
+lib: $(B)/libmopt.a ## build the static library only
 
-test: $(B)/check $(B)/mopt mopt ## build and run the tests (T=pattern: matching suites only)
-	MOPT_BIN=$(B)/mopt MOPT_T='$(T)' $(B)/check
+shared: $(B)/libmopt.so ## build the shared library
+
+deps: ## install what building needs (Debian)
+	@tools/deps.sh build
+
+demo: ## install what is missing, build, and do the whole job on Fashion-MNIST
+	@tools/deps.sh demo
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@tools/demo.sh
+
+check: ## install what tests need, build, lint, run every test
+	@tools/deps.sh check
+	@$(MAKE) --no-print-directory -j$$(nproc) all shared $(B)/check
+	@tests/lint.sh
+	@tests/venv.sh $(VENV)
+	@$(MAKE) --no-print-directory test
+
+# Python packages that tests compare with; nothing of them is part of mopt.
+VENV := build/venv
+
+test: $(B)/check $(B)/mopt mopt ## run the tests as built (T=pattern: matching suites only)
+	@MOPT_BIN=$(abspath $(B)/mopt) MOPT_PYTHON=$(abspath $(VENV))/bin/python MOPT_T='$(T)' $(B)/check
+
+lint: ## the rules of docs/ARCHITECTURE.md that a script can read
+	@tests/lint.sh
+
+results: $(B)/mopt mopt ## every number of docs/RESULTS.md again (hours)
+	@tests/bench/results.sh
+
+bench: $(B)/mopt mopt ## speed beside PyTorch and ONNX Runtime (installs them into build/venv-bench)
+	@tests/bench/bench.sh
+
+# Fuzzing: clang's libFuzzer, one program a target. T=onnx TIME=60
+FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+TIME ?= 60
+fuzz: ## fuzz the readers (T=target TIME=seconds)
+	@tests/fuzz/run.sh "$(if $(T),$(T),$(FUZZ))" $(TIME)
+
+man: $(B)/mopt.1 ## the manual page, from the option tables
+$(B)/mopt.1: $(B)/mopt tools/man.sh
+	@tools/man.sh $(B)/mopt > $@
+
+install: all shared man ## install below PREFIX (/usr/local)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include \
+	    $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 755 $(B)/mopt $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 $(B)/libmopt.a $(DESTDIR)$(PREFIX)/lib/
+	install -m 755 $(B)/libmopt.so $(DESTDIR)$(PREFIX)/lib/libmopt.so.0
+	ln -sf libmopt.so.0 $(DESTDIR)$(PREFIX)/lib/libmopt.so
+	install -m 644 lib/mopt.h $(DESTDIR)$(PREFIX)/include/
+	install -m 644 $(B)/mopt.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@LIBS@|$(LIBS)|' tools/mopt.pc.in \
+	    > $(DESTDIR)$(PREFIX)/lib/pkgconfig/mopt.pc
 
 clean: ## remove everything built
 	rm -rf build mopt
@@ -123,6 +175,6 @@ clean: ## remove everything built
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
-.PHONY: all lib test clean help
+.PHONY: all lib shared deps demo check test lint results bench fuzz man install clean help
 
 -include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(TEST_OBJ:.o=.d)
