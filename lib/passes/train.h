@@ -58,6 +58,11 @@ MOPT_MUST_CHECK enum mopt_status mo_train(struct mo_job *job, struct mopt_model 
                                           const struct mo_train_settings *settings, const struct mo_train_hooks *hooks,
                                           struct mo_train_result *result);
 
+/* Every parameter made anew (init.c), in the user's graph. */
+MOPT_MUST_CHECK enum mopt_status mo_init_params(struct mopt_ctx *ctx, struct mopt_model *model, uint64_t seed);
+/* Shapes and inputs of a run from a batch, dense or sparse. */
+MOPT_MUST_CHECK enum mopt_status mo_train_feed(struct mo_run *run, const struct mo_batch *batch);
+
 /* Running statistics of BatchNormalization estimated anew from n_batches of the training split. */
 MOPT_MUST_CHECK enum mopt_status mo_reestimate_bn(struct mo_job *job, struct mopt_model *model, size_t batch,
                                                   size_t n_batches);

@@ -1,0 +1,367 @@
+/* train.c - the loop: batches through the run, loss, gradient, step; validation, best weights, checkpoints.
+ *
+ * A step takes `accumulate` batches (gd: all of an epoch) and has the gradient of the mean over all their samples:
+ * each batch's gradient of its mean is scaled by its share. The run, the optimizer's state and the loader are set up
+ * in train_setup.c; what a checkpoint holds is in train_state.c. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "lib/passes/train_private.h"
+
+/* ---- one batch ---- */
+
+enum mopt_status mo_train_feed(struct mo_run *run, const struct mo_batch *batch)
+{
+    uint32_t n = mo_run_n_inputs(run);
+    if (n != batch->n_inputs)
+        return mo_fail(run->ctx, MOPT_DATA, "the model has %u inputs, the data gives %u", (unsigned)n,
+                       (unsigned)batch->n_inputs);
+    MO_TRY(mo_run_shape(run, batch->shape, n));
+    if (batch->is_sparse)
+        return mo_run_set_input_csr(run, 0, batch->row_start, batch->column, batch->value);
+    for (uint32_t i = 0; i < n; i++) {
+        size_t bytes = mo_dtype_bytes(batch->dtype[i], mo_shape_elems(&batch->shape[i]));
+        MO_TRY(mo_run_set_input(run, i, batch->x[i], bytes));
+    }
+    return MOPT_OK;
+}
+
+static enum mopt_status grow_logits(struct mo_trainer *t, size_t n)
+{
+    if (t->n_logits >= n)
+        return MOPT_OK;
+    mo_mem_free(t->logits);
+    mo_mem_free(t->dlogits);
+    t->n_logits = 0;
+    t->logits = mo_mem_new(n, sizeof *t->logits);
+    t->dlogits = mo_mem_new(n, sizeof *t->dlogits);
+    if (!t->logits || !t->dlogits)
+        return mo_no_memory(t->ctx, 2 * n * sizeof *t->logits, "logits");
+    t->n_logits = n;
+    return MOPT_OK;
+}
+
+/* Which sample a label that the model cannot have belongs to. */
+static enum mopt_status check_labels(struct mo_trainer *t, const struct mo_batch *batch, size_t width)
+{
+    int64_t n_classes = width == 1 ? 2 : (int64_t)width;
+    for (size_t i = 0; batch->labels && i < batch->n; i++)
+        if (batch->labels[i] < 0 || batch->labels[i] >= n_classes)
+            return mo_fail(t->ctx, MOPT_DATA, "sample %u: label %lld, but the model has %lld classes, 0 to %lld",
+                           (unsigned)batch->index[i], (long long)batch->labels[i], (long long)n_classes,
+                           (long long)(n_classes - 1));
+    return MOPT_OK;
+}
+
+static enum mopt_status compute_loss(struct mo_trainer *t, const struct mo_batch *batch, const float *z, size_t rows,
+                                     size_t width, float *dz, double *loss)
+{
+    const struct mo_train_hooks *h = &t->hooks;
+    MO_TRY(check_labels(t, batch, width));
+    if (h->loss)
+        return h->loss(h->user, t->run, batch, z, rows, width, dz, loss);
+    size_t n_targets = (size_t)mo_dataset_source(t->job->dataset, MO_SPLIT_TRAIN)->n_targets;
+    if (!batch->labels && batch->targets && n_targets != width)
+        return mo_fail(t->ctx, MOPT_DATA, "the data has %zu target values a sample, the model gives %zu", n_targets, width);
+    const struct mo_loss_in in = {.kind = t->loss, .rows = rows, .width = width, .z = z, .labels = batch->labels,
+                                  .targets = batch->labels ? NULL : batch->targets,
+                                  .smoothing = t->s.label_smoothing, .delta = t->s.huber_delta};
+    return mo_loss(t->ctx, &in, dz, loss);
+}
+
+static uint64_t count_correct(const struct mo_batch *batch, const float *z, size_t width)
+{
+    uint64_t n = 0;
+    for (size_t r = 0; batch->labels && r < batch->n; r++) {
+        const float *row = z + r * width;
+        size_t best = width == 1 && row[0] > 0;
+        for (size_t k = 1; k < width; k++)
+            best = row[k] > row[best] ? k : best;
+        n += (int64_t)best == batch->labels[r];
+    }
+    return n;
+}
+
+static enum mopt_status bad_loss(struct mo_trainer *t, double loss)
+{
+    const char *kept = t->s.checkpoint;
+    return mo_fail(t->ctx, MOPT_FAILED,
+                   "the loss became %s at step %llu (epoch %llu): try a smaller --lr (now %g), or --clip 1%s%s%s",
+                   isnan(loss) ? "not a number" : "infinite", (unsigned long long)t->at.step + 1,
+                   (unsigned long long)t->at.epoch + 1, t->s.lr, kept ? "; the last good checkpoint is kept in '" : "",
+                   kept ? kept : "", kept ? "'" : "");
+}
+
+/* Forward, loss, backward; the gradient is scaled by share and added to what is there unless it is the first. */
+static enum mopt_status one_batch(struct mo_trainer *t, const struct mo_batch *batch, double share, bool add)
+{
+    struct mo_run *run = t->run;
+    MO_TRY(mo_train_feed(run, batch));
+    MO_TRY(mo_run_forward(run));
+    const struct mo_value *out = mo_run_output(run, 0);
+    size_t n = (size_t)mo_shape_elems(&out->shape), width = n / batch->n;
+    if (out->dtype != MO_F32 || width * batch->n != n)
+        return mo_fail(t->ctx, MOPT_UNSUPPORTED, "output '%s' is not a row of float32 for each sample", out->name);
+    const float *z = mo_run_output_data(run, 0);
+    float *dz = mo_run_output_grad(run, 0);
+    if (!run->be->is_host) {
+        MO_TRY(grow_logits(t, n));
+        MO_TRY(mo_run_get_output(run, 0, t->logits, n * sizeof *t->logits));
+        z = t->logits;
+        dz = t->dlogits;
+    }
+    double loss;
+    MO_TRY(compute_loss(t, batch, z, batch->n, width, dz, &loss));
+    if (!isfinite(loss))
+        return bad_loss(t, loss);
+    mo_tree_add(&t->at.loss, loss * (double)batch->n);
+    t->at.n_correct += count_correct(batch, z, width);
+    t->at.n_epoch += batch->n;
+    t->at.loss_last = loss;
+    if (!t->at.step && !add)
+        t->at.loss_first = loss;
+    for (size_t i = 0; share != 1 && i < n; i++)
+        dz[i] *= (float)share;
+    if (!run->be->is_host)
+        run->be->upload(run->dev, mo_run_output_grad(run, 0), dz, n * sizeof *dz);
+    return mo_run_backward(run, add);
+}
+
+/* ---- one step ---- */
+
+static uint64_t batches_in_epoch(const struct mo_trainer *t)
+{
+    return t->at.epoch + 1 == t->n_epochs ? t->n_batches_last : t->n_batches;
+}
+
+static double current_lr(const struct mo_trainer *t)
+{
+    return mo_schedule_lr(&t->schedule, t->at.step, t->n_steps, t->at.epoch, t->at.plateau_drops);
+}
+
+static void tell(struct mo_trainer *t)
+{
+    char text[128];
+    snprintf(text, sizeof text, "epoch %llu/%llu, loss %.4f, rate %.4g", (unsigned long long)t->at.epoch + 1,
+             (unsigned long long)t->n_epochs, mo_tree_total(&t->at.loss) / (double)MO_MAX(t->at.n_epoch, 1),
+             current_lr(t));
+    double total = (double)((t->n_epochs - 1) * t->n_samples + MO_MIN(t->n_batches_last * t->batch, t->n_samples));
+    mo_progress(t->ctx, t->hooks.phase, (double)(t->at.n_total + t->at.n_epoch), total, "sample", text);
+}
+
+/* `accumulate` batches, or what is left of the epoch; bad samples that were skipped may leave fewer. */
+static enum mopt_status gather_gradient(struct mo_trainer *t, uint64_t n_group, uint64_t *n_samples)
+{
+    uint64_t first = t->at.batch * t->batch, most = t->n_samples - MO_MIN(first, t->n_samples);
+    uint64_t n_expected = MO_MIN(n_group * t->batch, most);
+    *n_samples = 0;
+    for (uint64_t b = 0; b < n_group; b++) {
+        const struct mo_batch *batch;
+        MO_TRY(mo_loader_next(t->loader, &batch));
+        t->at.batch++;
+        if (!batch->n)
+            continue;
+        double share = n_group == 1 ? 1 : (double)batch->n / (double)n_expected;
+        MO_TRY(one_batch(t, batch, share, *n_samples > 0));
+        *n_samples += batch->n;
+        if (n_group > 16) /* full-batch descent: a step is long */
+            tell(t);
+    }
+    if (n_group > 1 && *n_samples && *n_samples != n_expected)
+        t->run->be->axpy(t->run->dev, t->run->n_trained, (float)((double)n_expected / (double)*n_samples), t->run->grads,
+                         t->run->grads, false);
+    return MOPT_OK;
+}
+
+static enum mopt_status one_step(struct mo_trainer *t)
+{
+    const struct mo_train_hooks *h = &t->hooks;
+    uint64_t n_group = MO_MIN(t->accumulate, batches_in_epoch(t) - t->at.batch), n_samples;
+    if (h->before_step)
+        MO_TRY(h->before_step(h->user, t->run, t->at.step, t->n_steps));
+    MO_TRY(gather_gradient(t, n_group, &n_samples));
+    if (n_samples)
+        mo_optim_step(t->optim, current_lr(t), NULL);
+    if (h->after_step)
+        MO_TRY(h->after_step(h->user, t->run, t->at.step, t->n_steps));
+    t->at.step++;
+    tell(t);
+    char why[192];
+    if (t->run->be->sync(t->run->dev, why, sizeof why))
+        return mo_fail(t->ctx, MOPT_FAILED, "device: %s", why);
+    return MOPT_OK;
+}
+
+/* ---- after an epoch ---- */
+
+/* More is better; a loss counts negative. */
+static double score_of(const struct mo_metrics *m)
+{
+    return m->has_accuracy ? m->accuracy : m->has_values ? -m->rmse : -m->loss;
+}
+
+static void keep_best(struct mo_trainer *t, const struct mo_metrics *m, double epoch)
+{
+    struct mo_train_position *p = &t->at;
+    double score = score_of(m);
+    bool is_better = !p->has_best || score > p->best_score || (score == p->best_score && m->loss < p->best_loss);
+    p->bad_epochs = is_better ? 0 : p->bad_epochs + 1;
+    if (!is_better)
+        return;
+    p->has_best = true;
+    p->best_score = score;
+    p->best_loss = m->loss;
+    p->best_epoch = epoch;
+    p->best = mo_metrics_pack(m);
+    if (t->best)
+        t->run->be->download(t->run->dev, t->best, t->run->weights, t->run->n_weights * sizeof *t->best);
+}
+
+static enum mopt_status validate(struct mo_trainer *t, struct mo_metrics *m)
+{
+    mo_optim_swap_ema(t->optim);
+    bool was = t->run->is_training;
+    t->run->is_training = false;
+    enum mopt_status status = mo_evaluate_run(t->job, t->run, MO_SPLIT_VALIDATION, t->batch, m);
+    t->run->is_training = was;
+    if (!status) {
+        t->at.last = mo_metrics_pack(m);
+        keep_best(t, m, (double)t->at.epoch + (double)t->at.batch / (double)t->n_batches);
+    }
+    mo_optim_swap_ema(t->optim);
+    return status;
+}
+
+static void report_row(struct mo_trainer *t, const struct mo_epoch_row *row)
+{
+    const struct mopt_report *there = mopt_report_at(t->job->report, "epochs");
+    struct mopt_report *list = there ? (struct mopt_report *)(uintptr_t)there
+                                     : mo_report_list(t->job->report, "epochs");
+    struct mopt_report *item = mo_report_object(list, NULL);
+    mo_report_set_number(item, "epoch", row->epoch);
+    mo_report_set_number(item, "loss", row->loss);
+    mo_report_set_number(item, "lr", row->lr);
+    mo_report_set_number(item, "seconds", row->seconds);
+    mo_report_set_number(item, "samples_per_second", row->rate);
+    if (row->train_accuracy >= 0)
+        mo_report_set_number(item, "train_accuracy", row->train_accuracy);
+    if (!row->has_metrics)
+        return;
+    const struct mo_saved_metrics *m = &row->metrics;
+    mo_report_set_number(item, "validation_loss", m->loss);
+    if (m->has_accuracy)
+        mo_report_set_number(item, "accuracy", m->accuracy);
+    if (m->has_values) {
+        mo_report_set_number(item, "rmse", m->rmse);
+        mo_report_set_number(item, "r2", m->r2);
+    }
+}
+
+static void log_row(struct mo_trainer *t, const struct mo_epoch_row *row)
+{
+    const struct mo_saved_metrics *m = &row->metrics;
+    char judged[96] = "";
+    if (row->has_metrics && m->has_accuracy)
+        snprintf(judged, sizeof judged, ", validation accuracy %.2f %%", 100 * m->accuracy);
+    else if (row->has_metrics && m->has_values)
+        snprintf(judged, sizeof judged, ", validation RMSE %.5g", m->rmse);
+    mo_log(t->ctx, t->hooks.phase, "epoch %g of %g: loss %.4f%s, %.0f samples/s", row->epoch, t->s.epochs, row->loss,
+           judged, row->rate);
+}
+
+static void note_plateau(struct mo_trainer *t, const struct mo_epoch_row *row)
+{
+    struct mo_train_position *p = &t->at;
+    struct mo_plateau plateau = {p->plateau_best, p->plateau_bad, p->plateau_drops, p->plateau_has_best != 0};
+    double score = !row->has_metrics ? -row->loss : row->metrics.has_accuracy ? row->metrics.accuracy : -row->metrics.loss;
+    mo_plateau_note(&plateau, &t->schedule, score);
+    p->plateau_best = plateau.best;
+    p->plateau_bad = plateau.bad_epochs;
+    p->plateau_drops = plateau.drops;
+    p->plateau_has_best = plateau.has_best;
+}
+
+static enum mopt_status end_epoch(struct mo_trainer *t, double lr)
+{
+    struct mo_train_position *p = &t->at;
+    struct mo_epoch_row row = {.epoch = (double)p->epoch + (double)p->batch / (double)t->n_batches,
+                               .loss = mo_tree_total(&p->loss) / (double)MO_MAX(p->n_epoch, 1), .lr = lr,
+                               .seconds = p->seconds_epoch, .rate = (double)p->n_epoch / fmax(p->seconds_epoch, 1e-9),
+                               .train_accuracy = -1};
+    bool is_classifier = mo_dataset_source(t->job->dataset, MO_SPLIT_TRAIN)->target == MO_TARGET_CLASS;
+    if (is_classifier && p->n_epoch)
+        row.train_accuracy = (double)p->n_correct / (double)p->n_epoch;
+    if (t->validates) {
+        struct mo_metrics m = {0};
+        MO_TRY(validate(t, &m));
+        if (isnan(m.loss))
+            return bad_loss(t, m.loss);
+        row.has_metrics = true;
+        row.metrics = mo_metrics_pack(&m);
+    }
+    t->rows[p->n_rows++] = row;
+    report_row(t, &row);
+    log_row(t, &row);
+    note_plateau(t, &row);
+    p->n_total += p->n_epoch;
+    p->seconds_total += p->seconds_epoch;
+    p->seconds_epoch = 0;
+    p->n_epoch = p->n_correct = 0;
+    p->loss = (struct mo_tree_sum){.n = 0};
+    p->epoch++;
+    p->batch = 0;
+    p->is_done = p->epoch == t->n_epochs || (t->s.patience > 0 && p->bad_epochs >= t->s.patience);
+    return MOPT_OK;
+}
+
+/* ---- the loop ---- */
+
+static enum mopt_status save_if_asked(struct mo_trainer *t)
+{
+    return t->s.checkpoint ? mo_trainer_save(t, t->s.checkpoint) : MOPT_OK;
+}
+
+/* Between two steps: a wish to stop, or time for a checkpoint. */
+static enum mopt_status safe_point(struct mo_trainer *t)
+{
+    bool is_due = t->s.checkpoint && mo_now_s() - t->last_checkpoint_s >= t->s.checkpoint_every_s;
+    if (!atomic_load(&t->ctx->is_stopped))
+        return is_due ? mo_trainer_save(t, t->s.checkpoint) : MOPT_OK;
+    MO_TRY(save_if_asked(t));
+    if (t->s.checkpoint)
+        return mo_fail(t->ctx, MOPT_INTERRUPTED, "interrupted at step %llu of %llu; go on with --resume '%s'",
+                       (unsigned long long)t->at.step, (unsigned long long)t->n_steps, t->s.checkpoint);
+    return mo_fail(t->ctx, MOPT_INTERRUPTED, "interrupted at step %llu of %llu; nothing is kept without --checkpoint FILE",
+                   (unsigned long long)t->at.step, (unsigned long long)t->n_steps);
+}
+
+static enum mopt_status one_epoch(struct mo_trainer *t)
+{
+    MO_TRY(mo_loader_start(t->loader, t->at.epoch, (size_t)t->at.batch));
+    double lr = current_lr(t);
+    while (t->at.batch < batches_in_epoch(t)) {
+        double start = mo_now_s();
+        lr = current_lr(t);
+        MO_TRY(one_step(t));
+        t->at.seconds_epoch += mo_now_s() - start;
+        if (t->at.batch < batches_in_epoch(t))
+            MO_TRY(safe_point(t));
+    }
+    return end_epoch(t, lr);
+}
+
+enum mopt_status mo_trainer_loop(struct mo_trainer *t)
+{
+    for (uint64_t i = 0; i < t->at.n_rows; i++)
+        report_row(t, &t->rows[i]);
+    t->run->is_training = true;
+    MO_TRY(safe_point(t));
+    while (!t->at.is_done) {
+        MO_TRY(one_epoch(t));
+        MO_TRY(save_if_asked(t));
+        if (!t->at.is_done)
+            MO_TRY(safe_point(t));
+    }
+    return MOPT_OK;
+}

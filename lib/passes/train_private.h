@@ -1,0 +1,74 @@
+/* train_private.h - the state of one training run, shared by train.c (the loop) and train_state.c (its checkpoints). */
+#ifndef MO_TRAIN_PRIVATE_H
+#define MO_TRAIN_PRIVATE_H
+
+#include "lib/passes/checkpoint.h"
+#include "lib/passes/train.h"
+
+/* Metrics as a checkpoint stores them. */
+struct mo_saved_metrics {
+    uint64_t n, has_accuracy, has_values;
+    double accuracy, low, high, top5, f1, loss, mae, rmse, r2;
+};
+
+/* Where the run stands; fields of 8 bytes only, since this is a part of checkpoints as it is. */
+struct mo_train_position {
+    uint64_t step, epoch, batch;        /* optimizer steps done; epoch; batches of it done */
+    uint64_t run_step, optim_step;      /* dropout's stream; bias corrections */
+    uint64_t n_epoch, n_correct;        /* samples of this epoch so far, and how many were right */
+    uint64_t n_total;
+    double seconds_epoch, seconds_total;
+    struct mo_tree_sum loss;            /* of this epoch, weighted by samples */
+    double loss_first, loss_last;
+    uint64_t has_best, n_rows, is_done;
+    double best_score, best_loss, best_epoch;
+    int64_t bad_epochs;                 /* since the best */
+    int64_t plateau_bad, plateau_drops; uint64_t plateau_has_best; double plateau_best;
+    struct mo_saved_metrics best, last;
+};
+
+/* A row of the report's epochs. */
+struct mo_epoch_row {
+    double epoch, loss, lr, seconds, rate, train_accuracy;      /* train_accuracy < 0: not a classifier */
+    uint64_t has_metrics;
+    struct mo_saved_metrics metrics;
+};
+
+struct mo_trainer {
+    struct mo_job *job;
+    struct mopt_ctx *ctx;
+    struct mopt_model *model;
+    struct mo_train_hooks hooks;                /* phase is never NULL */
+    struct mo_train_settings s;                 /* everything that was left open is settled */
+    enum mo_loss loss;
+    struct mo_schedule_options schedule;
+    bool is_fresh;
+    uint64_t model_hash;                        /* of the parameters as they came */
+    struct mo_run *run;
+    struct mo_optim *optim;
+    struct mo_loader *loader;
+    size_t batch, accumulate;                   /* samples of a forward; batches of a step */
+    uint64_t n_samples, n_batches;              /* of an epoch */
+    uint64_t n_batches_last;                    /* of the last epoch, which may be a part of one */
+    uint64_t n_epochs, n_steps;                 /* the last epoch counted whole */
+    bool validates, keeps_best;
+    struct mo_train_position at;
+    struct mo_epoch_row *rows;                  /* n_epochs of them */
+    float *best;                                /* host, n_weights; when keeps_best */
+    float *logits, *dlogits;                    /* host copies where the device's memory cannot be read; else NULL */
+    size_t n_logits;
+    double last_checkpoint_s;
+};
+
+/* train.c: to the end, to an early stop, or to a failure; t->at says where. */
+MOPT_MUST_CHECK enum mopt_status mo_trainer_loop(struct mo_trainer *t);
+/* train_state.c */
+MOPT_MUST_CHECK enum mopt_status mo_trainer_save(struct mo_trainer *t, const char *path);
+MOPT_MUST_CHECK enum mopt_status mo_trainer_load(struct mo_trainer *t, const char *path);
+uint64_t mo_trainer_hash_model(const struct mopt_model *model);
+/* Every setting that decides the result, a line each. In the arena; NULL: no memory. */
+char *mo_trainer_settings_text(struct mo_trainer *t, struct mo_arena *arena);
+struct mo_saved_metrics mo_metrics_pack(const struct mo_metrics *m);
+struct mo_metrics mo_metrics_unpack(const struct mo_saved_metrics *m);
+
+#endif

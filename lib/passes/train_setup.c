@@ -1,0 +1,398 @@
+/* train_setup.c - the options of training, what is chosen where they leave it open, and mo_train itself.
+ *
+ * A model is fresh when --init fresh was asked for or its metadata says mopt.trained=0 (create writes that); then the
+ * rate is the optimizer's own and the schedule the one-cycle triangle. Else it is fine-tuned: a tenth of that rate
+ * (a fifth for the Adam family), falling linearly. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "lib/passes/train_private.h"
+
+#define AT(field) offsetof(struct mo_train_settings, field)
+const struct mopt_option mo_train_options[] = {
+    {"epochs", MOPT_OPT_FLOAT, AT(epochs), .def = 10, .min = 0, .max = 1e6, .word = "N",
+     .help = "passes over the training data; 0.5 is half of one"},
+    {"batch", MOPT_OPT_INT, AT(batch), .def = 128, .min = 1, .max = 1 << 20, .word = "N", .help = "samples of a batch"},
+    {"accumulate", MOPT_OPT_INT, AT(accumulate), .def = 1, .min = 1, .max = 1 << 20, .word = "N",
+     .help = "batches whose gradients make one step"},
+    {"lr", MOPT_OPT_FLOAT, AT(lr), .def = 0, .min = 0, .max = 1e4, .word = "X",
+     .help = "highest learning rate; 0: what suits the optimizer and the model"},
+    {"optimizer", MOPT_OPT_CHOICE, AT(optimizer), .text_def = "nesterov",
+     .choices = "gd|sgd|momentum|nesterov|rmsprop|adam|adamw", .help = "rule of the update; gd: one step an epoch"},
+    {"schedule", MOPT_OPT_CHOICE, AT(schedule), .text_def = "auto",
+     .choices = "auto|constant|step|cosine|one-cycle|plateau|linear",
+     .help = "course of the rate; auto: one-cycle for fresh models, else linear"},
+    {"loss", MOPT_OPT_CHOICE, AT(loss), .text_def = "auto", .choices = "auto|cross-entropy|bce|mse|l1|huber|kl",
+     .help = "auto: cross-entropy for classes, bce for one logit, mse for values"},
+    {"momentum", MOPT_OPT_FLOAT, AT(momentum), .def = NAN, .min = 0, .max = 0.9999, .word = "X",
+     .help = "of momentum and nesterov (0.9) and rmsprop (0)"},
+    {"weight-decay", MOPT_OPT_FLOAT, AT(weight_decay), .def = NAN, .min = 0, .max = 10, .word = "X",
+     .help = "0.0005 for gd to nesterov, 0.01 for adamw, else 0"},
+    {"decay-all", MOPT_OPT_BOOL, AT(decay_all), .help = "weight decay on biases and normalization too"},
+    {"warmup", MOPT_OPT_FLOAT, AT(warmup), .def = NAN, .min = 0, .max = 1, .word = "SHARE",
+     .help = "share of the steps in which the rate rises (0.2 in one-cycle, else 0)"},
+    {"step-epochs", MOPT_OPT_INT, AT(step_epochs), .def = 10, .min = 1, .max = 1 << 20, .word = "N",
+     .help = "step: epochs between drops; plateau: epochs without gain before one"},
+    {"step-gamma", MOPT_OPT_FLOAT, AT(step_gamma), .def = 0.1, .min = 0, .max = 1, .word = "X",
+     .help = "factor of a drop"},
+    {"label-smoothing", MOPT_OPT_FLOAT, AT(label_smoothing), .def = 0, .min = 0, .max = 0.99, .word = "X",
+     .help = "share of each label spread over all classes"},
+    {"huber-delta", MOPT_OPT_FLOAT, AT(huber_delta), .def = 1, .min = 1e-6, .max = 1e6, .word = "X",
+     .help = "where huber turns from squared to absolute"},
+    {"clip", MOPT_OPT_FLOAT, AT(clip), .def = 0, .min = 0, .max = 1e6, .word = "X",
+     .help = "longest gradient, all parameters together; 0: any"},
+    {"ema", MOPT_OPT_FLOAT, AT(ema), .def = 0, .min = 0, .max = 0.99999, .word = "X",
+     .help = "keep a moving average of the weights instead (0.999); 0: none"},
+    {"beta1", MOPT_OPT_FLOAT, AT(beta1), .def = 0.9, .min = 0, .max = 0.9999, .word = "X", .help = "of adam and adamw"},
+    {"beta2", MOPT_OPT_FLOAT, AT(beta2), .def = 0.999, .min = 0, .max = 0.999999, .word = "X",
+     .help = "of adam and adamw"},
+    {"rms-alpha", MOPT_OPT_FLOAT, AT(rms_alpha), .def = 0.99, .min = 0, .max = 0.999999, .word = "X",
+     .help = "of rmsprop: share of the old mean square"},
+    {"eps", MOPT_OPT_FLOAT, AT(eps), .def = 1e-8, .min = 1e-12, .max = 1, .word = "X",
+     .help = "of rmsprop, adam and adamw"},
+    {"freeze", MOPT_OPT_LIST, AT(freeze), .word = "GLOB", .help = "parameters that stay as they are; repeatable"},
+    {"patience", MOPT_OPT_INT, AT(patience), .def = 0, .min = 0, .max = 1 << 20, .word = "N",
+     .help = "stop after so many epochs without gain; 0: never"},
+    {"bn", MOPT_OPT_CHOICE, AT(bn), .text_def = "auto", .choices = "auto|batch|frozen",
+     .help = "BatchNormalization; auto: statistics of the batch from 16 samples on"},
+    {"init", MOPT_OPT_CHOICE, AT(init), .text_def = "keep", .choices = "keep|fresh",
+     .help = "fresh: start over with random weights"},
+    {"keep", MOPT_OPT_CHOICE, AT(keep), .text_def = "best", .choices = "best|last",
+     .help = "weights of the epoch that validated best, or of the last one"},
+    {"precision", MOPT_OPT_CHOICE, AT(precision), .text_def = "fp32", .choices = "fp32",
+     .help = "of arithmetic in training"},
+    {"checkpoint", MOPT_OPT_TEXT, AT(checkpoint), .word = "FILE", .help = "where to keep what --resume needs"},
+    {"checkpoint-every", MOPT_OPT_FLOAT, AT(checkpoint_every_s), .def = 60, .min = 0, .max = 1e9, .word = "SECONDS",
+     .help = "time between checkpoints, besides one after each epoch"},
+    {"resume", MOPT_OPT_TEXT, AT(resume), .word = "FILE", .help = "go on from a checkpoint, to the same bits"},
+    {0}};
+
+/* ---- what is left open ---- */
+
+static void settle_rate(struct mo_trainer *t)
+{
+    struct mo_train_settings *s = &t->s;
+    enum mo_optimizer kind = (enum mo_optimizer)s->optimizer;
+    bool is_adam = kind == MO_OPT_ADAM || kind == MO_OPT_ADAMW;
+    if (s->lr == 0)
+        s->lr = mo_optim_default_lr(kind) * (t->is_fresh ? 1 : is_adam ? 0.2 : 0.1);
+    if (isnan(s->momentum))
+        s->momentum = kind == MO_OPT_MOMENTUM || kind == MO_OPT_NESTEROV ? 0.9 : 0;
+    if (isnan(s->weight_decay))
+        s->weight_decay = mo_optim_default_decay(kind);
+    if (s->schedule == MO_SCHED_AUTO)
+        s->schedule = t->is_fresh ? MO_SCHED_ONE_CYCLE : MO_SCHED_LINEAR;
+    if (isnan(s->warmup))
+        s->warmup = s->schedule == MO_SCHED_ONE_CYCLE ? 0.2 : 0;
+    t->schedule = (struct mo_schedule_options){.kind = (enum mo_schedule)s->schedule, .lr = s->lr, .warmup = s->warmup,
+                                               .gamma = s->step_gamma, .step_epochs = s->step_epochs};
+}
+
+static enum mopt_status settle_loss(struct mo_trainer *t, int64_t width, const char *activation)
+{
+    const struct mo_source *source = mo_dataset_source(t->job->dataset, MO_SPLIT_TRAIN);
+    bool is_sigmoid = activation && !strcmp(activation, "Sigmoid");
+    t->loss = (enum mo_loss)t->s.loss;
+    if (t->loss == MO_LOSS_AUTO && source->target == MO_TARGET_CLASS)
+        t->loss = width == 1 || is_sigmoid ? MO_LOSS_BCE : MO_LOSS_CROSS_ENTROPY;
+    else if (t->loss == MO_LOSS_AUTO)
+        t->loss = MO_LOSS_MSE;
+    t->s.loss = (int)t->loss;
+    if (source->target == MO_TARGET_NONE && !t->hooks.loss)
+        return mo_fail(t->ctx, MOPT_DATA, "the data has neither labels nor target values to learn from");
+    if (source->target == MO_TARGET_CLASS && width > 1 && source->n_classes > width)
+        return mo_fail(t->ctx, MOPT_DATA, "the data has %d classes, the model only %lld", source->n_classes,
+                       (long long)width);
+    return MOPT_OK;
+}
+
+/* Losses with a softmax or sigmoid of their own read what the model's last one reads; others read the output itself. */
+static mo_value_id value_to_train(const struct mo_trainer *t, const char **activation)
+{
+    mo_value_id logits = mo_graph_logits(&t->model->graph, activation);
+    const struct mo_source *source = mo_dataset_source(t->job->dataset, MO_SPLIT_TRAIN);
+    int loss = t->s.loss;
+    bool wants_logits = t->hooks.loss || loss == MO_LOSS_CROSS_ENTROPY || loss == MO_LOSS_BCE || loss == MO_LOSS_KL ||
+                        (loss == MO_LOSS_AUTO && source->target != MO_TARGET_VALUES);
+    if (wants_logits)
+        return logits;
+    *activation = NULL;
+    return t->model->graph.outputs[0];
+}
+
+/* ---- the run ---- */
+
+static enum mopt_status freeze(struct mo_trainer *t)
+{
+    struct mo_run *run = t->run;
+    const struct mo_graph *g = &t->model->graph;
+    const struct mo_list *list = &t->s.freeze;
+    bool *hit = mo_arena_new(t->job->scratch, list->n + 1, sizeof *hit);
+    if (!hit)
+        return mo_no_memory(t->ctx, list->n, "patterns");
+    size_t n_trained = 0;
+    for (uint32_t i = 0; i < run->n_params; i++) {
+        struct mo_param *p = &run->params[i];
+        mo_node_id reader = MO_NONE;
+        mo_value_users(g, p->source, &reader, 1);
+        const char *node = reader == MO_NONE ? NULL : g->nodes[reader].name;
+        for (size_t k = 0; k < list->n; k++)
+            if (mo_glob(list->items[k], p->name) || (node && mo_glob(list->items[k], node)))
+                hit[k] = p->is_frozen = true;
+        if (t->hooks.selects && !mo_is_selected(t->job, node, p->name))
+            p->is_frozen = true;
+        n_trained += !p->is_state && !p->is_frozen;
+    }
+    for (size_t k = 0; k < list->n; k++)
+        if (!hit[k])
+            return mo_fail(t->ctx, MOPT_USAGE, "option 'freeze': '%s' matches no parameter", list->items[k]);
+    if (!n_trained)
+        return mo_fail(t->ctx, MOPT_UNSUPPORTED, list->n || run->n_params ? "every parameter is frozen"
+                                                                          : "the model has no parameters to train");
+    return MOPT_OK;
+}
+
+static enum mopt_status open_run(struct mo_trainer *t, const char **activation)
+{
+    mo_value_id output = value_to_train(t, activation);
+    const struct mo_run_options options = {.train = true, .bn = (enum mo_bn_mode)t->s.bn,
+                                           .seed = (uint64_t)t->job->settings->seed, .outputs = &output, .n_outputs = 1};
+    MO_TRY(mo_run_new(t->ctx, &t->model->graph, &options, &t->run));
+    t->run->is_training = true;
+    return freeze(t);
+}
+
+/* The shapes of a batch, from the first one of the training data. */
+static enum mopt_status try_batch(struct mo_trainer *t, size_t batch, int64_t *width)
+{
+    const struct mo_loader_options how = {.split = MO_SPLIT_TRAIN, .batch = batch, .limit = (uint32_t)batch};
+    struct mo_loader *loader;
+    const struct mo_batch *first;
+    MO_TRY(mo_loader_new(t->ctx, t->job->dataset, &how, &loader));
+    enum mopt_status status = mo_loader_start(loader, 0, 0);
+    if (!status)
+        status = mo_loader_next(loader, &first);
+    if (!status && !first->n)
+        status = mo_fail(t->ctx, MOPT_DATA, "the training data has no sample");
+    if (!status)
+        status = mo_train_feed(t->run, first);
+    if (!status)
+        *width = mo_shape_elems(&mo_run_output(t->run, 0)->shape) / (int64_t)first->n;
+    mo_loader_free(loader);
+    return status;
+}
+
+/* A model whose file fixes its batch, and that cannot be run with another one, takes its own and accumulates. */
+static enum mopt_status settle_batch(struct mo_trainer *t, int64_t *width)
+{
+    t->batch = MO_MIN((size_t)t->s.batch, mo_dataset_count(t->job->dataset, MO_SPLIT_TRAIN));
+    t->accumulate = (size_t)t->s.accumulate;
+    if (!t->batch)
+        return mo_fail(t->ctx, MOPT_DATA, "the training data has no sample");
+    enum mopt_status status = try_batch(t, t->batch, width);
+    int64_t fixed = mo_dataset_model_batch(t->job->dataset);
+    if (!status || fixed <= 0 || (size_t)fixed == t->batch || (status != MOPT_FAILED && status != MOPT_UNSUPPORTED))
+        return status;
+    mopt_clear(t->ctx);
+    t->accumulate *= MO_MAX(t->batch / (size_t)fixed, (size_t)1);
+    t->batch = (size_t)fixed;
+    mo_log(t->ctx, t->hooks.phase, "the model takes batches of %lld only: %zu of them make a step", (long long)fixed,
+           t->accumulate);
+    return try_batch(t, t->batch, width);
+}
+
+static enum mopt_status count_steps(struct mo_trainer *t)
+{
+    bool drop_last = t->job->settings->data.drop_last ||
+                     (int64_t)t->batch == mo_dataset_model_batch(t->job->dataset);
+    const struct mo_loader_options how = {.split = MO_SPLIT_TRAIN, .batch = t->batch, .shuffle = true,
+                                          .drop_last = drop_last, .augment = true,
+                                          .seed = (uint64_t)t->job->settings->seed};
+    MO_TRY(mo_loader_new(t->ctx, t->job->dataset, &how, &t->loader));
+    t->n_batches = mo_loader_n_batches(t->loader);
+    t->n_samples = mo_dataset_count(t->job->dataset, MO_SPLIT_TRAIN);
+    if (drop_last)
+        t->n_samples = MO_MIN(t->n_samples, t->n_batches * t->batch);
+    if (!t->n_batches)
+        return mo_fail(t->ctx, MOPT_DATA, "the training data has fewer samples than one batch of %zu", t->batch);
+    if (t->s.optimizer == MO_OPT_GD)
+        t->accumulate = (size_t)t->n_batches;
+    double total = ceil(t->s.epochs * (double)t->n_batches - 1e-9);
+    if (!(total >= 1))
+        return mo_fail(t->ctx, MOPT_USAGE, "option 'epochs': %g is no training at all", t->s.epochs);
+    uint64_t n_total = (uint64_t)total, a = t->accumulate;
+    t->n_epochs = (n_total + t->n_batches - 1) / t->n_batches;
+    t->n_batches_last = n_total - (t->n_epochs - 1) * t->n_batches;
+    t->n_steps = (t->n_epochs - 1) * ((t->n_batches + a - 1) / a) + (t->n_batches_last + a - 1) / a;
+    return MOPT_OK;
+}
+
+static enum mopt_status make_state(struct mo_trainer *t)
+{
+    const struct mo_train_settings *s = &t->s;
+    const struct mo_optim_options options = {
+        .kind = (enum mo_optimizer)s->optimizer, .momentum = s->momentum, .alpha = s->rms_alpha, .beta1 = s->beta1,
+        .beta2 = s->beta2, .eps = s->eps, .weight_decay = s->weight_decay, .decay_all = s->decay_all, .clip = s->clip,
+        .ema = s->ema};
+    MO_TRY(mo_optim_new(t->run, &options, &t->optim));
+    t->validates = mo_dataset_count(t->job->dataset, MO_SPLIT_VALIDATION) > 0;
+    t->keeps_best = t->validates && s->keep == 0;
+    t->rows = mo_mem_new(t->n_epochs, sizeof *t->rows);
+    if (!t->rows || (t->keeps_best && !(t->best = mo_mem_new(t->run->n_weights, sizeof *t->best))))
+        return mo_no_memory(t->ctx, t->run->n_weights * sizeof *t->best, "the best weights");
+    if (s->patience > 0 && !t->validates)
+        return mo_fail(t->ctx, MOPT_USAGE, "option 'patience': there is no validation data to judge by");
+    return MOPT_OK;
+}
+
+static bool is_fresh(const struct mo_trainer *t)
+{
+    const char *trained = mo_model_meta(t->model, "mopt.trained");
+    return t->s.init == 1 || (!t->hooks.trained && trained && !strcmp(trained, "0"));
+}
+
+static enum mopt_status set_up(struct mo_trainer *t)
+{
+    const char *activation = NULL;
+    int64_t width = 0;
+    t->is_fresh = is_fresh(t);
+    t->model_hash = mo_trainer_hash_model(t->model);
+    settle_rate(t);
+    if (t->s.init == 1)
+        MO_TRY(mo_init_params(t->ctx, t->model, (uint64_t)t->job->settings->seed));
+    MO_TRY(open_run(t, &activation));
+    MO_TRY(settle_batch(t, &width));
+    MO_TRY(settle_loss(t, width, activation));
+    MO_TRY(count_steps(t));
+    return make_state(t);
+}
+
+/* ---- telling ---- */
+
+static const char *choice_text(const char *name, int index, char buf[32])
+{
+    size_t base;
+    const char *at = mo_option_find(mo_train_options, name, &base)->choices;
+    for (; index > 0 && (at = strchr(at, '|')); index--)
+        at++;
+    snprintf(buf, 32, "%.*s", at ? (int)strcspn(at, "|") : 0, at ? at : "");
+    return buf;
+}
+
+static void report_plan(struct mo_trainer *t)
+{
+    const struct mo_train_settings *s = &t->s;
+    struct mopt_report *r = mo_report_object(t->job->report, "training");
+    char optimizer[32], schedule[32], loss[32];
+    choice_text("optimizer", s->optimizer, optimizer);
+    choice_text("schedule", s->schedule, schedule);
+    choice_text("loss", s->loss, loss);
+    mo_report_set_bool(r, "fresh", t->is_fresh);
+    mo_report_set_text(r, "optimizer", optimizer);
+    mo_report_set_text(r, "schedule", schedule);
+    if (!t->hooks.loss)
+        mo_report_set_text(r, "loss", loss);
+    mo_report_set_number(r, "lr", s->lr);
+    mo_report_set_number(r, "weight_decay", s->weight_decay);
+    mo_report_set_int(r, "batch", (int64_t)t->batch);
+    mo_report_set_int(r, "accumulate", (int64_t)t->accumulate);
+    mo_report_set_int(r, "n_samples", (int64_t)t->n_samples);
+    mo_report_set_int(r, "n_steps", (int64_t)t->n_steps);
+    mo_report_set_int(r, "n_trained", (int64_t)t->run->n_trained);
+    mo_report_set_int(r, "block_bytes", (int64_t)mo_run_block_bytes(t->run));
+    mo_report_set_int(r, "weight_bytes", (int64_t)mo_run_weight_bytes(t->run));
+    mo_log(t->ctx, t->hooks.phase, "%s model, %s, rate %g %s, %llu samples, batch %zu, %llu steps",
+           t->is_fresh ? "fresh" : "trained", optimizer, s->lr, schedule, (unsigned long long)t->n_samples, t->batch,
+           (unsigned long long)t->n_steps);
+}
+
+static void report_end(struct mo_trainer *t, struct mo_train_result *result)
+{
+    const struct mo_train_position *p = &t->at;
+    *result = (struct mo_train_result){
+        .n_steps = p->step, .epochs_done = p->n_rows ? t->rows[p->n_rows - 1].epoch : 0, .seconds = p->seconds_total,
+        .samples_per_second = (double)p->n_total / fmax(p->seconds_total, 1e-9), .loss_first = p->loss_first,
+        .loss_last = p->loss_last, .best = mo_metrics_unpack(&p->best), .last = mo_metrics_unpack(&p->last),
+        .best_epoch = p->best_epoch};
+    struct mopt_report *r = mo_report_object(t->job->report, "training_result");
+    mo_report_set_int(r, "n_steps", (int64_t)p->step);
+    mo_report_set_number(r, "epochs_done", result->epochs_done);
+    mo_report_set_number(r, "seconds", result->seconds);
+    mo_report_set_number(r, "samples_per_second", result->samples_per_second);
+    mo_report_set_number(r, "loss_first", p->loss_first);
+    mo_report_set_number(r, "loss_last", p->loss_last);
+    mo_report_set_bool(r, "stopped_early", p->step < t->n_steps);
+    if (!t->validates)
+        return;
+    mo_report_set_number(r, "best_epoch", p->best_epoch);
+    mo_report_set_text(r, "kept", t->keeps_best ? "best" : "last");
+    mo_report_metrics(mo_report_object(t->job->report, "metrics"), t->keeps_best ? &result->best : &result->last);
+}
+
+/* ---- the end ---- */
+
+/* The weights that are kept go into the model, with what they were trained on. */
+static enum mopt_status store(struct mo_trainer *t)
+{
+    struct mo_run *run = t->run;
+    if (t->keeps_best && t->at.has_best)
+        run->be->upload(run->dev, run->weights, t->best, run->n_weights * sizeof *t->best);
+    else
+        mo_optim_swap_ema(t->optim);
+    if (t->hooks.after_step) /* masks hold for averages and earlier weights too */
+        MO_TRY(t->hooks.after_step(t->hooks.user, run, t->n_steps ? t->n_steps - 1 : 0, t->n_steps));
+    MO_TRY(mo_run_store(run, &t->model->graph));
+    if (!mo_model_set_meta(t->model, "mopt.trained", "1"))
+        return mo_no_memory(t->ctx, 0, "metadata");
+    return mo_dataset_note(t->ctx, t->job->dataset, t->model);
+}
+
+static enum mopt_status run_trainer(struct mo_trainer *t, struct mo_train_result *result)
+{
+    MO_TRY(set_up(t));
+    report_plan(t);
+    if (t->job->settings->dry_run)
+        return MOPT_OK;
+    if (t->s.resume) {
+        MO_TRY(mo_trainer_load(t, t->s.resume));
+        if (!t->s.checkpoint)
+            t->s.checkpoint = t->s.resume;
+        mo_log(t->ctx, t->hooks.phase, "resumed at step %llu of %llu", (unsigned long long)t->at.step,
+               (unsigned long long)t->n_steps);
+    }
+    MO_TRY(mo_trainer_loop(t));
+    MO_TRY(store(t));
+    report_end(t, result);
+    return MOPT_OK;
+}
+
+enum mopt_status mo_train(struct mo_job *job, struct mopt_model *model, const struct mo_train_settings *settings,
+                          const struct mo_train_hooks *hooks, struct mo_train_result *result)
+{
+    struct mo_train_result unused;
+    if (!job->dataset)
+        return mo_fail(job->ctx, MOPT_USAGE, "training needs data: add --data SPEC, e.g. --data idx:DIR");
+    struct mo_trainer *t = mo_mem_new(1, sizeof *t);
+    if (!t)
+        return mo_no_memory(job->ctx, sizeof *t, "training");
+    t->job = job;
+    t->ctx = job->ctx;
+    t->model = model;
+    if (hooks)
+        t->hooks = *hooks;
+    if (!t->hooks.phase)
+        t->hooks.phase = "train";
+    t->s = *settings;
+    t->last_checkpoint_s = -INFINITY;
+    enum mopt_status status = run_trainer(t, result ? result : &unused);
+    mo_loader_free(t->loader);
+    mo_optim_free(t->optim);
+    mo_run_free(t->run);
+    mo_mem_free(t->rows);
+    mo_mem_free(t->best);
+    mo_mem_free(t->logits);
+    mo_mem_free(t->dlogits);
+    mo_mem_free(t);
+    return status;
+}
