@@ -63,6 +63,9 @@ struct mo_source {
 
 enum mo_split { MO_SPLIT_TRAIN, MO_SPLIT_VALIDATION, MO_SPLIT_EVAL, MO_SPLIT_ALL_TRAIN };
 
+/* Who numbers classes and one-hot columns: the model's metadata ("mopt.schema") where it says, or the data anew. */
+enum mo_schema_from { MO_SCHEMA_MODEL, MO_SCHEMA_DATA };
+
 /* The options of every verb that takes data; rows in mo_data_options (a group). */
 struct mo_data_settings {
     const char *data, *eval_data;           /* specs */
@@ -73,6 +76,7 @@ struct mo_data_settings {
     int64_t workers;                        /* 0: as many as threads */
     bool strict;                            /* a bad sample is an error; the job's --strict, no row of its own */
     bool drop_last;
+    int schema;                             /* enum mo_schema_from */
 };
 extern const struct mopt_option mo_data_options[];
 

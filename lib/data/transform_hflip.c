@@ -1,0 +1,16 @@
+/* hflip: mirrored left to right with probability P. torchvision: RandomHorizontalFlip(p). */
+#include "lib/data/transform.h"
+
+static bool apply(const struct mo_step *step, struct mo_rng *rng, struct mo_scratch *scratch, struct mo_image *image)
+{
+    return mo_rng_float(rng) >= step->arg[0] || mo_flip(scratch, image, true);
+}
+
+const struct mo_transform mo_transform_hflip = {
+    .name = "hflip",
+    .grammar = "hflip[=P]",
+    .help = "mirror left to right with probability P (0.5)",
+    .flags = MO_TRANSFORM_RANDOM,
+    .parse = mo_args_chance,
+    .apply = apply,
+};
