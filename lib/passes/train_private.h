@@ -44,6 +44,7 @@ struct mo_trainer {
     struct mo_schedule_options schedule;
     bool is_fresh;
     uint64_t model_hash;                        /* of the parameters as they came */
+    mo_value_id output;                         /* of the model's graph: what the loss reads */
     struct mo_run *run;
     struct mo_optim *optim;
     struct mo_loader *loader;

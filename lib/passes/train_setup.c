@@ -113,7 +113,7 @@ static mo_value_id value_to_train(const struct mo_trainer *t, const char **activ
     mo_value_id logits = mo_graph_logits(&t->model->graph, activation);
     const struct mo_source *source = mo_dataset_source(t->job->dataset, MO_SPLIT_TRAIN);
     int loss = t->s.loss;
-    bool wants_logits = t->hooks.loss || loss == MO_LOSS_CROSS_ENTROPY || loss == MO_LOSS_BCE || loss == MO_LOSS_KL ||
+    bool wants_logits = (t->hooks.loss && source->target != MO_TARGET_VALUES) || loss == MO_LOSS_CROSS_ENTROPY || loss == MO_LOSS_BCE || loss == MO_LOSS_KL ||
                         (loss == MO_LOSS_AUTO && source->target != MO_TARGET_VALUES);
     if (wants_logits)
         return logits;
@@ -155,9 +155,9 @@ static enum mopt_status freeze(struct mo_trainer *t)
 
 static enum mopt_status open_run(struct mo_trainer *t, const char **activation)
 {
-    mo_value_id output = value_to_train(t, activation);
+    t->output = value_to_train(t, activation);
     const struct mo_run_options options = {.train = true, .bn = (enum mo_bn_mode)t->s.bn,
-                                           .seed = (uint64_t)t->job->settings->seed, .outputs = &output, .n_outputs = 1};
+                                           .seed = (uint64_t)t->job->settings->seed, .outputs = &t->output, .n_outputs = 1};
     MO_TRY(mo_run_new(t->ctx, &t->model->graph, &options, &t->run));
     t->run->is_training = true;
     return freeze(t);
