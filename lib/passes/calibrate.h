@@ -25,11 +25,10 @@ struct mo_histogram {
     bool is_open;               /* low and width are settled */
 };
 
-/* A host or device buffer that mo_histogram_add needs between its kernels. */
+/* Device memory that mo_histogram_add needs. False: there is none. */
 struct mo_histogram_scratch { float *range; uint64_t *n_nan, *counts; };
-
-MOPT_MUST_CHECK enum mopt_status mo_histogram_scratch_new(struct mo_run *run, struct mo_histogram_scratch *scratch);
-void mo_histogram_scratch_free(struct mo_run *run, struct mo_histogram_scratch *scratch);
+bool mo_histogram_scratch_new(const struct mo_backend *be, struct mo_device *dev, struct mo_histogram_scratch *scratch);
+void mo_histogram_scratch_free(const struct mo_backend *be, struct mo_device *dev, struct mo_histogram_scratch *scratch);
 /* x lies on the device. Fails with MOPT_DATA on NaN and infinity. */
 MOPT_MUST_CHECK enum mopt_status mo_histogram_add(struct mopt_ctx *ctx, const struct mo_backend *be,
                                                   struct mo_device *dev, struct mo_histogram_scratch *scratch,

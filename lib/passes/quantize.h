@@ -42,6 +42,8 @@ struct mo_prepared { uint32_t n_batchnorm, n_bias, n_gemm, n_pool, n_identity; }
  * constants, ReduceMean over the image into GlobalAveragePool. Shapes are inferred afterwards. */
 MOPT_MUST_CHECK enum mopt_status mo_quant_prepare(struct mopt_ctx *ctx, struct mopt_model *model,
                                                   struct mo_prepared *prepared);
+/* Initializers are no longer inputs of the graph, which old files have them be: a runtime may then fold them. */
+void mo_quant_free_initializers(struct mopt_model *model);
 /* Opset at least `opset` for the default domain: every node involved is rewritten, or the run refused by naming the
  * node that could not be (upgrade.c). */
 MOPT_MUST_CHECK enum mopt_status mo_upgrade(struct mopt_ctx *ctx, struct mopt_model *model, int opset);
@@ -87,6 +89,9 @@ bool mo_quant_must_end_in_q(const struct mo_node *n);
 bool mo_quant_reads_q(const struct mo_graph *g, const struct mo_node *n, uint32_t i);
 /* Does the node have the constant weight that WEIGHTED operators need? */
 bool mo_quant_has_weight(const struct mo_graph *g, const struct mo_node *n);
+
+/* The result of a node under the name it has: behind the Relu or Clip that goes with it. */
+mo_value_id mo_quant_shown(const struct mo_graph *g, const struct mo_quant_plan *plan, mo_node_id i);
 
 /* ---- weights -------------------------------------------------------------------------------- */
 

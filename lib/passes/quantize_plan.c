@@ -259,12 +259,19 @@ static bool settle(struct planner *p)
 /* ---- values and groups -------------------------------------------------------------------------------- */
 
 /* v of an int8 node whose Relu or Clip stands between it and its Q has none itself. */
-static mo_node_id clip_behind(const struct planner *p, mo_value_id v)
+static mo_node_id clip_behind(const struct mo_graph *g, const struct mo_quant_plan *plan, mo_value_id v)
 {
     mo_node_id user;
-    if (p->g->values[v].n_uses != 1 || mo_value_users(p->g, v, &user, 1) != 1)
+    if (g->values[v].n_uses != 1 || mo_value_users(g, v, &user, 1) != 1)
         return MO_NONE;
-    return p->plan->role[user] == MO_Q_ABSORBED || p->plan->role[user] == MO_Q_KEPT_CLIP ? user : MO_NONE;
+    return plan->role[user] == MO_Q_ABSORBED || plan->role[user] == MO_Q_KEPT_CLIP ? user : MO_NONE;
+}
+
+mo_value_id mo_quant_shown(const struct mo_graph *g, const struct mo_quant_plan *plan, mo_node_id i)
+{
+    mo_value_id y = g->nodes[i].n_out ? g->nodes[i].out[0] : MO_NONE;
+    mo_node_id clip = y == MO_NONE ? MO_NONE : clip_behind(g, plan, y);
+    return clip == MO_NONE ? y : g->nodes[clip].out[0];
 }
 
 static void mark_values(struct planner *p)
@@ -287,7 +294,7 @@ static void mark_values(struct planner *p)
             mo_value_id v = n->out[k];
             if (v == MO_NONE)
                 continue;
-            mo_node_id clip = clip_behind(p, v);
+            mo_node_id clip = clip_behind(g, p->plan, v);
             if (clip != MO_NONE)
                 is_q[g->nodes[clip].out[0]] = true;
             else if (mo_quant_must_end_in_q(n))

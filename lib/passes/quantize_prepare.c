@@ -464,9 +464,11 @@ static enum mopt_status rewrite(struct prep *p, mo_node_id i)
     return MOPT_OK;
 }
 
-/* Initializers that are inputs too are what old files have; nobody can mean to override a weight that is quantized. */
-static void drop_initializer_inputs(struct mo_graph *g)
+/* Initializers that are inputs too are what old files have; nobody can mean to override a weight that is quantized.
+ * From IR 4 on they need not be inputs. */
+void mo_quant_free_initializers(struct mopt_model *model)
 {
+    struct mo_graph *g = &model->graph;
     uint32_t kept = 0;
     for (uint32_t i = 0; i < g->n_inputs; i++) {
         struct mo_value *v = &g->values[g->inputs[i]];
@@ -476,13 +478,14 @@ static void drop_initializer_inputs(struct mo_graph *g)
             g->inputs[kept++] = g->inputs[i];
     }
     g->n_inputs = kept;
+    model->ir_version = MO_MAX(model->ir_version, 4);
 }
 
 enum mopt_status mo_quant_prepare(struct mopt_ctx *ctx, struct mopt_model *model, struct mo_prepared *prepared)
 {
     struct prep p = { .ctx = ctx, .g = &model->graph, .done = prepared, .changed = true };
     *prepared = (struct mo_prepared){ 0 };
-    drop_initializer_inputs(p.g);
+    mo_quant_free_initializers(model);
     MO_TRY(mo_graph_index(ctx, p.g));
     MO_TRY(mo_infer(ctx, p.g, NULL, 0));
     MO_TRY(mo_fold_constants(ctx, p.g, FOLD_CAP_BYTES));

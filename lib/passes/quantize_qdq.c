@@ -361,14 +361,10 @@ static enum mopt_status note_names(struct writer *w)
     if (!w->name || !w->shown)
         return full(w);
     for (mo_node_id i = 0; i < g->n_nodes; i++) {
-        const struct mo_node *n = &g->nodes[i];
-        w->name[i] = mo_arena_text(w->job->scratch, mo_quant_name(g, n));
-        w->shown[i] = n->n_out ? n->out[0] : MO_NONE;
+        w->name[i] = mo_arena_text(w->job->scratch, mo_quant_name(g, &g->nodes[i]));
+        w->shown[i] = mo_quant_shown(g, w->plan, i);
         if (!w->name[i])
             return full(w);
-        bool is_clip = w->plan->role[i] == MO_Q_ABSORBED || w->plan->role[i] == MO_Q_KEPT_CLIP;
-        if (is_clip && g->values[n->in[0]].producer != MO_NONE)
-            w->shown[g->values[n->in[0]].producer] = n->out[0];
     }
     return MOPT_OK;
 }

@@ -187,8 +187,7 @@ static enum mopt_status softmax(struct upgrade *u)
         return mo_node_set_int(u->g, u->i, "axis", -1) ? MOPT_OK : full(u);
     if (shape.rank == MO_UNKNOWN)
         return mo_fail(u->ctx, MOPT_UNSUPPORTED, "the rank of its input is not known, which opset %d needs", NEWEST);
-    const char *base = mo_quant_name(u->g, node(u)), *type = node(u)->type;
-    (void)type;
+    const char *base = mo_quant_name(u->g, node(u));
     const char *names[3] = { mo_arena_printf(u->g->arena, "%s_flat", base), mo_arena_printf(u->g->arena, "%s_over", base),
                              mo_arena_printf(u->g->arena, "%s_shape", base) };
     if (!names[0] || !names[1] || !names[2])
