@@ -70,6 +70,10 @@ static void copy_value(struct copier *c, struct mo_value *v)
     v->string_data_doc = copy_text(c, v->string_data_doc);
     v->kept_info = copy_kept(c, v->kept_info);
     v->kept_tensor = copy_kept(c, v->kept_tensor);
+    struct mo_kept *dims = c->deep && v->kept_dims ? copy_array(c, v->kept_dims, (size_t)v->shape.rank, sizeof *dims) : NULL;
+    for (int i = 0; dims && i < v->shape.rank; i++)
+        dims[i] = copy_kept(c, dims[i]);
+    v->kept_dims = c->deep ? dims : v->kept_dims;
     if (c->deep && v->known)
         v->known = n >= 0 ? copy_array(c, v->known, (size_t)n, sizeof *v->known) : NULL;
 }

@@ -81,6 +81,8 @@ struct mo_value {
     const char **strings;               /* elements of a MO_STRING constant; data is then non-NULL too */
     struct mo_kept kept_info;           /* rest of its ValueInfoProto (type when not a plain tensor, doc, metadata) */
     struct mo_kept kept_tensor;         /* rest of its TensorProto (metadata, segment, unknown fields) */
+    const struct mo_kept *kept_dims;    /* rank entries: rest of each dimension (denotation); NULL: nothing */
+    bool is_untyped;                    /* its entry's type is absent or no plain tensor: kept_info has it, none is written */
     /* what shape inference knows of an int64 activation: shape.elems entries, MO_VALUE_UNKNOWN
      * where an element is not known. NULL: nothing. Never written to files. */
     const int64_t *known;
@@ -114,7 +116,7 @@ struct mo_attr {
     int64_t i;
     const char *s; size_t s_bytes;      /* a 0 follows the bytes */
     const float *floats; const int64_t *ints; const char **strings; const size_t *strings_bytes;
-    size_t n;                           /* of floats, ints, strings, tensors, graphs */
+    size_t n;                           /* of floats, ints, strings, tensors, graphs; TENSOR and GRAPH: 1 */
     struct mo_tensor_const *tensors;    /* TENSOR: one; TENSORS: n. A Constant node's value lives in mo_value.data instead: */
     struct mo_graph **graphs;           /* GRAPH: one; GRAPHS: n */
     bool is_value_data;                 /* this tensor is out[0].data of the node; tensors[0].data is unused */
@@ -166,6 +168,7 @@ struct mopt_model {
     struct mo_import *imports; uint32_t n_imports;
     struct mo_meta *metadata; uint32_t n_metadata;
     struct mo_kept kept;                /* doc string, functions, training info, unknown fields */
+    bool is_external;                   /* came with external data, and is written so again */
     uint64_t file_bytes;                /* of the file it was read from, external data included; 0: made here */
     void *mapping; size_t mapping_bytes;                        /* the mapped file, or NULL */
     void (*release_mapping)(struct mopt_model *);               /* set by who mapped; may be NULL */

@@ -111,6 +111,7 @@ static bool copy_head(struct mopt_model *to, const struct mopt_model *from)
     to->model_version = from->model_version;
     to->has_model_version = from->has_model_version;
     to->file_bytes = from->file_bytes;
+    to->is_external = from->is_external;
     to->producer_name = mo_arena_text(&to->arena, from->producer_name);
     to->producer_version = mo_arena_text(&to->arena, from->producer_version);
     to->domain = mo_arena_text(&to->arena, from->domain);

@@ -1,0 +1,88 @@
+/* onnx.h - what the parts of the ONNX reader and writer share.
+ *
+ *     bytes --scan--> skeleton --protobuf-c--> messages --read--> mopt_model
+ *
+ * The scan checks every length and depth and leaves tensor payloads out, so that
+ * what protobuf-c unpacks is small and safe to recurse over. Messages live in the
+ * model's arena, and the graph points into them. */
+#ifndef MO_ONNX_H
+#define MO_ONNX_H
+
+#include "formats/file.h"
+#include "lib/graph/graph.h"
+#include "lib/graph/private.h"
+
+#include "onnx.pb-c.h"
+
+/* Messages within messages that a file may have; a subgraph takes three. */
+#define MO_ONNX_MAX_DEPTH 64
+
+typedef MoOnnx__TensorProto pb_tensor;
+typedef MoOnnx__AttributeProto pb_attr;
+typedef MoOnnx__NodeProto pb_node;
+typedef MoOnnx__GraphProto pb_graph;
+typedef MoOnnx__ModelProto pb_model;
+typedef MoOnnx__ValueInfoProto pb_info;
+typedef MoOnnx__TypeProto pb_type;
+typedef MoOnnx__TensorShapeProto__Dimension pb_dim;
+typedef MoOnnx__StringStringEntryProto pb_pair;
+
+struct mo_onnx_external;
+
+/* A model being read. */
+struct mo_onnx_in {
+    struct mopt_ctx *ctx;
+    struct mo_arena *arena;
+    const uint8_t *bytes;
+    size_t n_bytes;
+    bool is_mapped;                     /* bytes outlive the model: tensors may point into them */
+    const char *folder;                 /* where external data lies; NULL: there is none */
+    struct mo_onnx_external *externals; /* files mapped so far */
+    uint64_t external_bytes;
+    int depth;                          /* of graphs */
+};
+
+/* onnx_scan.c. root says what message the bytes are; the skeleton is new memory (mo_mem_free). */
+MOPT_MUST_CHECK enum mopt_status mo_onnx_scan(struct mopt_ctx *ctx, const ProtobufCMessageDescriptor *root,
+                                              const uint8_t *bytes, size_t n_bytes,
+                                              uint8_t **skeleton, size_t *n_skeleton);
+/* Scan and unpack; the message lives in in->arena. */
+MOPT_MUST_CHECK enum mopt_status mo_onnx_unpack(struct mo_onnx_in *in, const ProtobufCMessageDescriptor *root,
+                                                ProtobufCMessage **message);
+/* The fields a message still has, encoded, into the arena: what the caller does not model. */
+MOPT_MUST_CHECK enum mopt_status mo_onnx_keep(struct mo_onnx_in *in, const ProtobufCMessage *message,
+                                              struct mo_kept *kept);
+
+/* onnx_read_tensor.c. Fills the tensor; *owner is HEAP where data is new memory, which happens only
+ * when may_own: otherwise what cannot be borrowed is copied into the arena. */
+MOPT_MUST_CHECK enum mopt_status mo_onnx_tensor(struct mo_onnx_in *in, pb_tensor *t, bool may_own,
+                                                struct mo_tensor_const *tensor, enum mo_data_owner *owner);
+
+/* onnx_external.c: n_bytes of the tensor's external file; refused when they are not all there. */
+MOPT_MUST_CHECK enum mopt_status mo_onnx_external_data(struct mo_onnx_in *in, const pb_tensor *t, size_t n_bytes,
+                                                       const uint8_t **data);
+void mo_onnx_external_release(struct mo_onnx_external *externals);
+
+/* onnx_read_info.c: the ValueInfoProto of a value. */
+MOPT_MUST_CHECK enum mopt_status mo_onnx_info(struct mo_onnx_in *in, pb_info *info, struct mo_value *v);
+
+/* onnx_read_graph.c: names of the graphs around, innermost first, and what a node's subgraphs took from them. */
+struct mo_onnx_scope {
+    struct mo_graph *graph;
+    struct mo_names names;
+    struct mo_onnx_scope *up;
+    mo_value_id *captures;              /* of the node being read */
+    uint32_t n_captures, cap_captures;
+};
+MOPT_MUST_CHECK enum mopt_status mo_onnx_graph(struct mo_onnx_in *in, pb_graph *p, struct mo_graph *g,
+                                               struct mo_onnx_scope *up);
+/* onnx_read_attr.c */
+MOPT_MUST_CHECK enum mopt_status mo_onnx_attr(struct mo_onnx_in *in, pb_attr *p, struct mo_attr *a,
+                                              struct mo_onnx_scope *scope);
+/* The elements of a Constant node become data of its output. */
+MOPT_MUST_CHECK enum mopt_status mo_onnx_constant(struct mo_onnx_in *in, struct mo_graph *g, struct mo_node *n);
+
+/* onnx_write.c: bytes of the file and its external data together. */
+MOPT_MUST_CHECK enum mopt_status mo_model_bytes(struct mopt_ctx *ctx, const struct mopt_model *model, uint64_t *bytes);
+
+#endif

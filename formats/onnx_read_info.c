@@ -1,0 +1,78 @@
+/* onnx_read_info.c - ValueInfoProto: the type and shape the file states for a value. */
+#include "formats/onnx.h"
+
+#include <string.h>
+
+static bool is_plain(const pb_type *type)
+{
+    return type && type->value_case == MO_ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE && type->tensor_type->has_elem_type &&
+           type->tensor_type->elem_type > MO_UNDEFINED && type->tensor_type->elem_type < MO_N_DTYPES &&
+           (!type->tensor_type->shape || type->tensor_type->shape->n_dim <= MO_MAX_RANK);
+}
+
+/* One dimension: a size, a name, or unknown; what else it says is kept beside it. */
+static enum mopt_status read_dim(struct mo_onnx_in *in, pb_dim *dim, int64_t *size, const char **name,
+                                 struct mo_kept *rest)
+{
+    *size = MO_UNKNOWN;
+    if (dim->value_case == MO_ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_PARAM) {
+        *name = dim->dim_param;
+        dim->value_case = MO_ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE__NOT_SET;
+    } else if (dim->value_case == MO_ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_VALUE && dim->dim_value >= 0) {
+        /* a negative size, as some exporters write for a free one, stays in the rest */
+        *size = dim->dim_value;
+        dim->value_case = MO_ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE__NOT_SET;
+    }
+    return mo_onnx_keep(in, &dim->base, rest);
+}
+
+static enum mopt_status read_shape(struct mo_onnx_in *in, MoOnnx__TensorShapeProto *p, struct mo_value *v)
+{
+    const char **names = mo_arena_new(in->arena, p->n_dim + 1, sizeof *names);
+    struct mo_kept *rest = mo_arena_new(in->arena, p->n_dim + 1, sizeof *rest);
+    if (!names || !rest)
+        return mo_no_memory(in->ctx, p->n_dim * sizeof *rest, "a shape");
+    /* where a constant's entry says something else, the constant is right */
+    if (v->data && (size_t)v->shape.rank != p->n_dim)
+        return MOPT_OK;
+    struct mo_shape shape = { .rank = (int)p->n_dim };
+    bool any_name = false, any_rest = false;
+    for (size_t i = 0; i < p->n_dim; i++) {
+        MO_TRY(read_dim(in, p->dim[i], &shape.dim[i], &names[i], &rest[i]));
+        any_name |= names[i] != NULL;
+        any_rest |= rest[i].n_bytes != 0;
+    }
+    v->dim_names = any_name ? names : NULL;
+    v->kept_dims = any_rest ? rest : NULL;
+    if (!v->data)
+        v->shape = shape;
+    return MOPT_OK;
+}
+
+enum mopt_status mo_onnx_info(struct mo_onnx_in *in, pb_info *info, struct mo_value *v)
+{
+    v->has_info = true;
+    v->is_untyped = !is_plain(info->type);
+    if (!v->is_untyped) {
+        MoOnnx__TypeProto__Tensor *tensor = info->type->tensor_type;
+        enum mo_dtype dtype = (enum mo_dtype)tensor->elem_type;
+        if (v->data && v->dtype != dtype)
+            return mo_fail(in->ctx, MOPT_UNSUPPORTED, "value '%s' is said to be %s, but its elements are %s", v->name,
+                           mo_dtype_name(dtype), mo_dtype_name(v->dtype));
+        v->dtype = dtype;
+        if (tensor->shape)
+            MO_TRY(read_shape(in, tensor->shape, v));
+        /* what was read is taken out; when nothing else is in the type it goes as a whole */
+        tensor->has_elem_type = false;
+        if (tensor->shape && !tensor->shape->base.n_unknown_fields)
+            tensor->shape = NULL;
+        else if (tensor->shape)
+            tensor->shape->n_dim = 0;
+        if (!tensor->shape && !tensor->base.n_unknown_fields)
+            info->type->value_case = MO_ONNX__TYPE_PROTO__VALUE__NOT_SET;
+        if (!protobuf_c_message_get_packed_size(&info->type->base))
+            info->type = NULL;
+    }
+    info->name = NULL;
+    return mo_onnx_keep(in, &info->base, &v->kept_info);
+}
