@@ -23,6 +23,9 @@ struct cli {
     const char **paths; /* what is no flag, in order */
     size_t n_paths, room_paths;
     const char *out, *report_path, *device;
+    const char *resume;     /* the checkpoint, when the verb was told of one */
+    char *resume_model;     /* the model it belongs to; ours to free */
+    size_t n_options;       /* options of the verb and the job that were given */
     int n_threads;
     uint64_t max_memory_bytes;
     bool has_said; /* the failure's words are out already */

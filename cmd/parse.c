@@ -143,7 +143,24 @@ static enum mopt_status set_option(struct cli *cli, const struct mopt_option *ro
         cli->own_values[row - cli->command->own] = value;
         return MOPT_OK;
     }
+    cli->n_options++;
+    if (!strcmp(row->name, "resume"))
+        cli->resume = value;
     return mopt_recipe_set(cli->ctx, cli->recipe, row->name, value);
+}
+
+/* --resume FILE and no model: everything but the output is in the checkpoint. */
+static enum mopt_status resume_alone(struct cli *cli)
+{
+    if (!cli->resume || cli->n_paths)
+        return MOPT_OK;
+    if (cli->n_options > 1)
+        return cli_usage(cli, "--resume without a model takes all options from the checkpoint: give none, or the model too");
+    mopt_recipe_free(cli->recipe);
+    cli->recipe = NULL;
+    MO_CLI_TRY(mopt_recipe_resume(cli->ctx, cli->resume, &cli->recipe, &cli->resume_model));
+    cli->paths[cli->n_paths++] = cli->resume_model;
+    return MOPT_OK;
 }
 
 /* ---- the words ---------------------------------------------------------------------- */
@@ -337,6 +354,7 @@ enum mopt_status parse_command_line(struct cli *cli, int argc, char **argv)
     MO_CLI_TRY(parse_words(cli, &(struct words){argv, argc, 2}));
     if (cli->help)
         return MOPT_OK;
+    MO_CLI_TRY(resume_alone(cli));
     MO_CLI_TRY(check_paths(cli));
     if (cli->dry_run && !(cli->command->flags & CMD_OWN_OPTIONS))
         MO_CLI_TRY(mopt_recipe_set(cli->ctx, cli->recipe, "dry-run", "true"));
@@ -346,6 +364,7 @@ enum mopt_status parse_command_line(struct cli *cli, int argc, char **argv)
 void release_command_line(struct cli *cli)
 {
     mopt_recipe_free(cli->recipe);
+    mopt_text_free(cli->resume_model);
     mopt_close(cli->ctx);
     free(cli->paths);
     free(cli->own_values);

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "formats/formats.h"
+#include "lib/passes/checkpoint.h"
 #include "lib/passes/recipe.h"
 
 static enum mopt_status set_value(struct mopt_ctx *ctx, struct mopt_recipe *recipe, const cJSON *item)
@@ -78,16 +79,13 @@ static enum mopt_status read_recipe(struct mopt_ctx *ctx, struct mopt_recipe *re
     return MOPT_OK;
 }
 
-enum mopt_status mopt_recipe_read(struct mopt_ctx *ctx, const char *path, struct mopt_recipe **recipe)
+static enum mopt_status parse(struct mopt_ctx *ctx, const char *text, struct mopt_recipe **recipe)
 {
-    char *text;
-    size_t n;
-    *recipe = NULL;
-    MO_TRY(mopt_file_read(ctx, path, &text, &n));
-    enum mopt_status s = mopt_recipe_new(ctx, recipe);
+    MO_TRY(mopt_recipe_new(ctx, recipe));
     const char *end = NULL;
-    cJSON *json = s ? NULL : cJSON_ParseWithOpts(text, &end, 1);
-    if (!s && !json) {
+    cJSON *json = cJSON_ParseWithOpts(text, &end, 1);
+    enum mopt_status s = MOPT_OK;
+    if (!json) {
         int line = 1;
         for (const char *p = text; end && p < end; p++)
             line += *p == '\n';
@@ -96,12 +94,73 @@ enum mopt_status mopt_recipe_read(struct mopt_ctx *ctx, const char *path, struct
     if (!s)
         s = read_recipe(ctx, *recipe, json);
     cJSON_Delete(json);
-    mo_mem_free(text);
     if (s) {
-        mo_blame(ctx, "recipe '%s'", path);
         mopt_recipe_free(*recipe);
         *recipe = NULL;
     }
+    return s;
+}
+
+enum mopt_status mopt_recipe_read(struct mopt_ctx *ctx, const char *path, struct mopt_recipe **recipe)
+{
+    char *text;
+    size_t n;
+    *recipe = NULL;
+    MO_TRY(mopt_file_read(ctx, path, &text, &n));
+    enum mopt_status s = parse(ctx, text, recipe);
+    mo_mem_free(text);
+    if (s)
+        mo_blame(ctx, "recipe '%s'", path);
+    return s;
+}
+
+/* A part of a checkpoint as text of its own. */
+static char *part_text(const struct mo_checkpoint *c, const char *name)
+{
+    uint64_t n = 0;
+    const void *bytes = mo_checkpoint_part(c, name, &n);
+    char *text = bytes && n ? mo_mem_new(n + 1, 1) : NULL;
+    if (text)
+        memcpy(text, bytes, n);
+    return text;
+}
+
+static enum mopt_status resume_step(struct mopt_ctx *ctx, const struct mo_checkpoint *c, const char *path,
+                                    struct mopt_recipe *recipe)
+{
+    const void *bytes;
+    uint64_t step;
+    MO_TRY(mo_checkpoint_need(ctx, c, "step", sizeof step, &bytes));
+    memcpy(&step, bytes, sizeof step);
+    if (step >= recipe->n_steps)
+        return mo_fail(ctx, MOPT_DATA, "the checkpoint belongs to step %llu of a recipe of %zu",
+                       (unsigned long long)step, recipe->n_steps);
+    struct mo_step *s = &recipe->steps[step];
+    return mo_option_set(ctx, &recipe->arena, s->pass->options, s->options, "resume", path);
+}
+
+enum mopt_status mopt_recipe_resume(struct mopt_ctx *ctx, const char *path, struct mopt_recipe **recipe,
+                                    char **model_path)
+{
+    struct mo_checkpoint *c;
+    *recipe = NULL;
+    *model_path = NULL;
+    MO_TRY(mo_checkpoint_read(ctx, path, &c));
+    char *text = part_text(c, "recipe"), *model = part_text(c, "model");
+    enum mopt_status s = text && model ? parse(ctx, text, recipe)
+                                       : mo_fail(ctx, MOPT_DATA, "the checkpoint does not say what it belongs to");
+    if (!s)
+        s = resume_step(ctx, c, path, *recipe);
+    if (!s)
+        *model_path = model;
+    else {
+        mo_blame(ctx, "'%s'", path);
+        mo_mem_free(model);
+        mopt_recipe_free(*recipe);
+        *recipe = NULL;
+    }
+    mo_mem_free(text);
+    mo_checkpoint_free(c);
     return s;
 }
 

@@ -122,6 +122,10 @@ MOPT_MUST_CHECK enum mopt_status mopt_model_create(struct mopt_ctx *ctx, const c
 MOPT_MUST_CHECK enum mopt_status mopt_recipe_new(struct mopt_ctx *ctx, struct mopt_recipe **recipe);
 MOPT_MUST_CHECK enum mopt_status mopt_recipe_read(struct mopt_ctx *ctx, const char *path,
                                                   struct mopt_recipe **recipe);
+/* The recipe and the path of the model that a training checkpoint belongs to, set to go on from there. The
+ * caller frees both (mopt_text_free). */
+MOPT_MUST_CHECK enum mopt_status mopt_recipe_resume(struct mopt_ctx *ctx, const char *checkpoint,
+                                                    struct mopt_recipe **recipe, char **model_path);
 /* Append a step; later mopt_recipe_set calls belong to it. Before the first
  * step, and for keys that are not the step's own (data, seed, gates, ...),
  * set speaks of the whole job. Values are checked here, at once. */

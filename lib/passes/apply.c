@@ -156,6 +156,7 @@ static enum mopt_status run_steps(struct mo_job *job, const struct mopt_recipe *
     for (size_t i = 0; i < recipe->n_steps; i++) {
         job->report = list ? mo_report_object(list, NULL) : root;
         mo_report_set_text(job->report, "pass", recipe->steps[i].pass->name);
+        job->step = i;
         MO_TRY(mo_stopped(job->ctx));
         MO_TRY(run_step(job, &recipe->steps[i]));
     }
@@ -217,13 +218,18 @@ enum mopt_status mopt_apply(struct mopt_ctx *ctx, const struct mopt_recipe *reci
                          .settings = &recipe->settings,
                          .name = recipe->n_names ? recipe->names[0] : "model",
                          .other_names = recipe->n_names > 1 ? recipe->names + 1 : NULL};
-    enum mopt_status s = run_job(&job, recipe, root, &original);
+    char *text = NULL;
+    enum mopt_status s = mopt_recipe_text(ctx, recipe, &text);
+    job.recipe = text;
+    if (!s)
+        s = run_job(&job, recipe, root, &original);
     mo_report_set_text(root, "status", mopt_status_text(s));
     mo_report_set_int(root, "exit_code", s);
     if (s)
         mo_report_set_text(root, "error", mopt_error(ctx));
     if (ctx->device)
         mo_report_set_text(root, "engine", ctx->backend->describe(ctx->device));
+    mopt_text_free(text);
     if (job.teacher != original)
         mopt_model_free(job.teacher);
     mopt_model_free(original);

@@ -48,6 +48,7 @@ struct mo_job {
     struct mo_pattern_hits *hits;       /* which --only, --skip, --set patterns matched something */
     const char *name;                   /* of the model: the path it came from, or "model" */
     const char *recipe;                 /* the whole recipe as JSON, for checkpoints; NULL: not known */
+    size_t step;                        /* which of its steps this is */
     const char *const *other_names;     /* of the others */
 };
 

@@ -109,7 +109,7 @@ static bool is_finite(struct mo_trainer *t)
     return isfinite(sum);
 }
 
-enum { MAX_PARTS = 12 };
+enum { MAX_PARTS = 16 };
 
 static size_t tensor_parts(struct mo_trainer *t, struct mo_arena *arena, struct mo_part_bytes *parts)
 {
@@ -142,6 +142,8 @@ static enum mopt_status save(struct mo_trainer *t, const char *path, struct mo_a
     parts[n++] = (struct mo_part_bytes){"model-hash", &t->model_hash, sizeof t->model_hash};
     parts[n++] = (struct mo_part_bytes){"model", name, strlen(name)};
     parts[n++] = (struct mo_part_bytes){"recipe", recipe, strlen(recipe)};
+    uint64_t step = t->job->step;
+    parts[n++] = (struct mo_part_bytes){"step", &step, sizeof step};
     if (t->hooks.save) {
         void *bytes = NULL;
         size_t n_bytes = 0;
