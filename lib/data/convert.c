@@ -1,5 +1,5 @@
 /* convert.c - elements from one type to another: floats by rounding, floats to integers by truncation within range. */
-#include "lib/data/private.h"
+#include "lib/data/convert.h"
 
 #include <string.h>
 

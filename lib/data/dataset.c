@@ -393,3 +393,8 @@ int64_t mo_dataset_model_batch(const struct mopt_dataset *d)
 {
     return d->model_batch;
 }
+
+bool mo_dataset_has_batch(const struct mopt_dataset *d)
+{
+    return d->has_batch;
+}

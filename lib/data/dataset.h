@@ -96,6 +96,7 @@ bool mo_dataset_is_default(const struct mopt_dataset *dataset);
 const char *mo_dataset_transform(const struct mopt_dataset *dataset, bool train);
 /* First dimension of the model's input where its file fixes it; 0: free. A batch of another size may fail to plan. */
 int64_t mo_dataset_model_batch(const struct mopt_dataset *dataset);
+bool mo_dataset_has_batch(const struct mopt_dataset *dataset);          /* false: the input is one sample, batch 1 */
 /* Writes the settled evaluation transform with its numbers into the model's metadata. */
 MOPT_MUST_CHECK enum mopt_status mo_dataset_note(struct mopt_ctx *ctx, const struct mopt_dataset *dataset,
                                                  struct mopt_model *model);
@@ -121,6 +122,8 @@ struct mo_loader_options {
     enum mo_split split;
     size_t batch;
     bool shuffle, drop_last, augment;
+    bool pad;                               /* a batch that is not full is filled up with copies of its last sample (sparse:
+                                               empty rows): its shape says the full batch, n how many count */
     uint64_t seed;
     uint32_t limit;                         /* at most that many samples an epoch (calibration); 0: all */
 };

@@ -124,9 +124,24 @@ static enum mopt_status fill_row(const struct mo_loader *l, struct slot *slot, s
     return MOPT_OK;
 }
 
+/* Rows n to the full batch as copies of row n - 1. */
+static size_t pad_batch(const struct mo_loader *l, struct slot *slot, size_t n)
+{
+    for (size_t row = n; n && row < l->options.batch; row++) {
+        for (uint32_t k = 0; slot->x[k] && k < l->d->n_inputs; k++) {
+            size_t bytes = l->d->input[k].n_bytes;
+            memcpy((char *)slot->x[k] + row * bytes, (char *)slot->x[k] + (n - 1) * bytes, bytes);
+        }
+        if (slot->row_start)
+            slot->row_start[row + 1] = slot->row_start[row];
+    }
+    return n ? l->options.batch : 0;
+}
+
 static void describe_batch(const struct mo_loader *l, struct slot *slot, size_t n)
 {
     const struct mopt_dataset *d = l->d;
+    size_t n_rows = l->options.pad ? pad_batch(l, slot, n) : n;
     struct mo_batch *batch = &slot->batch;
     *batch = (struct mo_batch){.n = n, .n_inputs = d->n_inputs, .labels = slot->labels, .targets = slot->targets,
                                .index = slot->index};
@@ -137,7 +152,7 @@ static void describe_batch(const struct mo_loader *l, struct slot *slot, size_t 
         if (d->has_batch) {
             struct mo_shape *s = &batch->shape[k];
             memmove(s->dim + 1, s->dim, sizeof s->dim - sizeof s->dim[0]);
-            s->dim[0] = (int64_t)n;
+            s->dim[0] = (int64_t)n_rows;
             s->rank++;
         }
     }

@@ -2,6 +2,7 @@
 #ifndef MO_DATA_PRIVATE_H
 #define MO_DATA_PRIVATE_H
 
+#include "lib/data/convert.h"
 #include "lib/data/transform.h"
 
 struct mo_indexes { uint32_t *items; size_t n; };       /* samples of a source; heap */
@@ -64,8 +65,5 @@ enum mopt_status mo_fill_image(const struct mo_filler *f, const struct mo_sample
 /* Dense inputs of a sample that was read into x[k], k < n_inputs. */
 enum mopt_status mo_fill_dense(const struct mo_filler *f, const struct mo_sample *sample, struct mo_rng *rng,
                                struct mo_scratch *scratch, void *const *x, char *why, size_t why_bytes);
-/* convert.c: n elements of one type to another, as C converts them, saturating from float to integers. */
-bool mo_convert_known(enum mo_dtype dtype);
-void mo_convert(enum mo_dtype from, const void *in, enum mo_dtype to, void *out, size_t n);
 
 #endif

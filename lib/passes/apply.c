@@ -175,8 +175,10 @@ static enum mopt_status open_beside(struct mo_job *job, const struct mopt_recipe
     } else if (s->teacher)
         MO_TRY(ctx->io->read_model(ctx, s->teacher, &job->teacher));
     bool wants = all_flags(recipe) & (MO_PASS_DATA | MO_PASS_NEEDS_DATA);
-    if (wants && (s->data.data || s->data.eval_data))
-        MO_TRY(mo_dataset_open(ctx, &s->data, job->model, (uint64_t)s->seed, &job->dataset));
+    struct mo_data_settings data = s->data;
+    data.strict = s->strict;
+    if (wants && (data.data || data.eval_data))
+        MO_TRY(mo_dataset_open(ctx, &data, job->model, (uint64_t)s->seed, &job->dataset));
     return MOPT_OK;
 }
 
