@@ -381,7 +381,7 @@ static enum mopt_status retrain(struct cutting *c, int64_t i, int64_t n)
         return MOPT_OK;
     if (n > 1)
         train.epochs *= i + 1 < n ? 0.5 / (double)(n - 1) : 0.5;
-    struct mo_train_hooks hooks = { .phase = "retrain", .trained = true };
+    struct mo_train_hooks hooks = { .phase = "retrain", .trained = true, .round = (uint64_t)i };
     struct mo_train_result result;
     struct mopt_report *report = job->report;
     struct mopt_report *rounds = i ? (struct mopt_report *)(uintptr_t)mopt_report_at(report, "rounds")

@@ -355,10 +355,10 @@ static enum mopt_status run_trainer(struct mo_trainer *t, struct mo_train_result
     if (t->job->settings->dry_run)
         return MOPT_OK;
     if (t->s.resume) {
-        MO_TRY(mo_trainer_load(t, t->s.resume));
         if (!t->s.checkpoint)
             t->s.checkpoint = t->s.resume;
-        mo_log(t->ctx, t->hooks.phase, "resumed at step %llu of %llu", (unsigned long long)t->at.step,
+        MO_TRY(mo_trainer_load(t, t->s.resume));
+        mo_log(t->ctx, t->hooks.phase, "going on at step %llu of %llu", (unsigned long long)t->at.step,
                (unsigned long long)t->n_steps);
     }
     MO_TRY(mo_trainer_loop(t));

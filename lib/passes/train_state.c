@@ -142,6 +142,7 @@ static enum mopt_status save(struct mo_trainer *t, const char *path, struct mo_a
     parts[n++] = (struct mo_part_bytes){"model-hash", &t->model_hash, sizeof t->model_hash};
     parts[n++] = (struct mo_part_bytes){"model", name, strlen(name)};
     parts[n++] = (struct mo_part_bytes){"recipe", recipe, strlen(recipe)};
+    parts[n++] = (struct mo_part_bytes){"round", &t->hooks.round, sizeof t->hooks.round};
     uint64_t step = t->job->step;
     parts[n++] = (struct mo_part_bytes){"step", &step, sizeof step};
     if (t->hooks.save) {
@@ -252,9 +253,30 @@ static enum mopt_status load_tensors(struct mo_trainer *t, const struct mo_check
     return MOPT_OK;
 }
 
+/* Whether the checkpoint is of this round; of a later one: this one runs without a checkpoint; of an earlier one: this
+ * one starts at its beginning. */
+static enum mopt_status find_round(struct mo_trainer *t, const struct mo_checkpoint *c, bool *is_mine)
+{
+    const void *bytes;
+    uint64_t round;
+    MO_TRY(mo_checkpoint_need(t->ctx, c, "round", sizeof round, &bytes));
+    memcpy(&round, bytes, sizeof round);
+    *is_mine = round == t->hooks.round;
+    if (round > t->hooks.round)
+        t->s.checkpoint = NULL;
+    if (!*is_mine)
+        mo_log(t->ctx, t->hooks.phase, "the checkpoint is of round %llu; round %llu starts at its beginning",
+               (unsigned long long)round + 1, (unsigned long long)t->hooks.round + 1);
+    return MOPT_OK;
+}
+
 static enum mopt_status load(struct mo_trainer *t, const struct mo_checkpoint *c, const char *path,
                              struct mo_arena *arena)
 {
+    bool is_mine;
+    MO_TRY(find_round(t, c, &is_mine));
+    if (!is_mine)
+        return MOPT_OK;
     MO_TRY(check_settings(t, c, path, arena));
     const void *bytes;
     struct mo_train_position p;
