@@ -289,7 +289,7 @@ static bool is_shared(const struct writer *w, mo_value_id weight, const struct m
 static enum mopt_status write_layer_constants(struct writer *w, mo_node_id i, mo_value_id x, bool is_raised,
                                               const struct mo_quant_weight *qw, struct mo_quant_layer *layer)
 {
-    mo_value_id weight = layer->weight, weight_dq, bias_dq;
+    mo_value_id weight = layer->weight, weight_dq = MO_NONE, bias_dq;
     if (is_shared(w, weight, qw, is_raised)) {
         const struct mo_quant_layer *other = &w->out->layers[w->weight_layer[weight]];
         weight_dq = w->weight_dq[weight];
