@@ -47,7 +47,7 @@ LIB_SRC := $(wildcard lib/*/*.c kernels/*.c kernels/cpu/*.c kernels/comm/*.c for
 ifeq ($(WITH_CUDA),0)
   LIB_SRC += kernels/cuda/none.c
 else
-  LIB_SRC += $(wildcard kernels/cuda/load.c)
+  LIB_SRC += $(firstword $(wildcard kernels/cuda/load.c) kernels/cuda/none.c)
 endif
 LIB_SRC := $(sort $(LIB_SRC))
 CMD_SRC := $(wildcard cmd/*.c)

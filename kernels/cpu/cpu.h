@@ -15,17 +15,22 @@ struct mo_team;
 /* Instruction sets, each includes those before it. MOPT_ISA=c, avx2, avx512f, avx512vnni, amx lowers the tier. */
 enum mo_isa { MO_ISA_C, MO_ISA_AVX2, MO_ISA_AVX512, MO_ISA_VNNI, MO_ISA_AMX };
 
+#define MO_WORKSPACE_BYTES ((size_t)4 << 20)
+
 struct mo_device {
     struct mo_team *team;           /* NULL: everything runs in the caller's thread */
     int n_threads;
     enum mo_isa isa;
     char text[96];                  /* what describe gives */
+    void *workspace;                /* MO_WORKSPACE_BYTES for partial sums within one kernel, 64-byte aligned */
     atomic_int has_error;
     char why[192];                  /* the first error since the last sync; valid when has_error */
 };
 
 /* Remember the first error of a kernel until sync asks. Safe from any thread. */
 __attribute__((format(printf, 2, 3))) void mo_device_latch(struct mo_device *dev, const char *fmt, ...);
+
+extern const struct mo_backend mo_backend_cpu;
 
 /* Plain C with the tables of prepared convolutions that go with it. */
 struct mo_conv *mo_ref_conv_new(struct mo_device *dev, const struct mo_conv_desc *desc);

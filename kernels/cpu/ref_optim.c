@@ -28,7 +28,7 @@ void mo_ref_sgd_step(struct mo_device *dev, size_t n, float lr, float momentum, 
 }
 
 /* g' = g + l2 w;  m = b1 m + (1 - b1) g';  v = b2 v + (1 - b2) g'^2;
- * w -= decoupled w;  w -= lr (m / correction1) / (sqrt(v / correction2) + eps)     (Kingma 2015; Loshchilov 2019) */
+ * w -= lr decoupled w;  w -= lr (m / correction1) / (sqrt(v / correction2) + eps)     (Kingma 2015; Loshchilov 2019) */
 void mo_ref_adam_step(struct mo_device *dev, size_t n, float lr, float beta1, float beta2, float eps, float l2,
                       float decoupled, float correction1, float correction2, float *w, const float *g, float *m,
                       float *v)
@@ -38,7 +38,7 @@ void mo_ref_adam_step(struct mo_device *dev, size_t n, float lr, float beta1, fl
         float d = g[i] + l2 * w[i];
         m[i] = beta1 * m[i] + (1 - beta1) * d;
         v[i] = beta2 * v[i] + (1 - beta2) * d * d;
-        w[i] -= decoupled * w[i];
+        w[i] -= lr * decoupled * w[i];
         w[i] -= lr * (m[i] / correction1) / (sqrtf(v[i] / correction2) + eps);
     }
 }

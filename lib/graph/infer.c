@@ -71,8 +71,6 @@ static enum mopt_status infer_node(struct mopt_ctx *ctx, struct mo_graph *g, str
             continue;
         struct mo_value *v = &g->values[n->out[k]];
         v->known = NULL;
-        if (v->is_output && !v->has_declared)
-            v->declared = v->shape;
         if (!v->data)
             v->shape.rank = MO_UNKNOWN;
     }
@@ -84,32 +82,27 @@ static enum mopt_status infer_node(struct mopt_ctx *ctx, struct mo_graph *g, str
     if (n->params)
         memset(n->params, 0, op->params_bytes);
     MO_TRY(check_arity(ctx, n));
-    MO_TRY(op->infer(ctx, g, n));
-    /* Of an output of the model, what was known before stands where inference finds nothing: a file must say it. */
-    for (uint32_t k = 0; k < n->n_out; k++) {
-        struct mo_value *v = n->out[k] == MO_NONE ? NULL : &g->values[n->out[k]];
-        if (v && v->is_output && v->shape.rank == MO_UNKNOWN)
-            v->shape = v->declared;
-    }
-    return MOPT_OK;
+    return op->infer(ctx, g, n);
+}
+
+enum mopt_status mo_infer_node(struct mopt_ctx *ctx, struct mo_graph *g, struct mo_node *n)
+{
+    /* What an unknown operator gives out is known only as far as the file said. */
+    if (n->is_dead || !n->op || !n->op->infer)
+        return MOPT_OK;
+    enum mopt_status status = infer_node(ctx, g, n);
+    char label[192];
+    if (status)
+        mo_blame(ctx, "%s", mo_node_label(g, n, label, sizeof label));
+    return status;
 }
 
 enum mopt_status mo_infer(struct mopt_ctx *ctx, struct mo_graph *g, const struct mo_binding *bindings,
                           uint32_t n_bindings)
 {
     MO_TRY(bind_inputs(ctx, g, bindings, n_bindings));
-    for (mo_node_id i = 0; i < g->n_nodes; i++) {
-        struct mo_node *n = &g->nodes[i];
-        /* What an unknown operator gives out is known only as far as the file said. */
-        if (n->is_dead || !n->op || !n->op->infer)
-            continue;
-        enum mopt_status status = infer_node(ctx, g, n);
-        if (status) {
-            char label[192];
-            mo_blame(ctx, "%s", mo_node_label(g, n, label, sizeof label));
-            return status;
-        }
-    }
+    for (mo_node_id i = 0; i < g->n_nodes; i++)
+        MO_TRY(mo_infer_node(ctx, g, &g->nodes[i]));
     return MOPT_OK;
 }
 
@@ -149,8 +142,7 @@ void mo_set_out(struct mo_graph *g, const struct mo_node *n, uint32_t i, enum mo
     if (i >= n->n_out || n->out[i] == MO_NONE)
         return;
     struct mo_value *v = &g->values[n->out[i]];
-    if (dtype != MO_UNDEFINED)
-        v->dtype = dtype;
+    v->dtype = dtype;
     v->shape = *shape;
 }
 

@@ -4,10 +4,6 @@
 
 #include "lib/graph/graph.h"
 
-/* What stands for a free dimension of an input, other than the batch, where shapes are needed to count or to find
- * channels: large enough for the strides of images, and a multiple of 32. */
-enum { MO_FREE_DIM = 224 };
-
 struct mo_binding { mo_value_id input; struct mo_shape shape; };
 
 /* Bind graph inputs to shapes (NULL, 0: as the file says, free dimensions unknown), then
@@ -16,6 +12,8 @@ struct mo_binding { mo_value_id input; struct mo_shape shape; };
  * A contradiction (A has 8 columns, B has 9 rows) fails with the node named. */
 MOPT_MUST_CHECK enum mopt_status mo_infer(struct mopt_ctx *ctx, struct mo_graph *g,
                                           const struct mo_binding *bindings, uint32_t n_bindings);
+/* The same for one node, whose inputs are inferred. */
+MOPT_MUST_CHECK enum mopt_status mo_infer_node(struct mopt_ctx *ctx, struct mo_graph *g, struct mo_node *n);
 /* mo_infer with every free input dimension set to 1 when its name or place says batch (dim 0), else to
  * `free_dim`; restores nothing: call on a copy, or mo_infer again afterwards. For counts and coupling. */
 MOPT_MUST_CHECK enum mopt_status mo_infer_sample(struct mopt_ctx *ctx, struct mo_graph *g, int64_t free_dim);

@@ -95,6 +95,9 @@ MOPT_MUST_CHECK enum mopt_status mo_run_backward(struct mo_run *run, bool add);
 /* Observe gradients of activations too (Taylor pruning): called for each node after its backward. NULL: off. */
 typedef void mo_run_hook(void *user, struct mo_run *run, const struct mo_node *n);
 void mo_run_on_node(struct mo_run *run, mo_run_hook *after_forward, mo_run_hook *after_backward, void *user);
+/* Time of each node of the current plan, summed since it was switched on; nodes are run->graph's. */
+void mo_run_profile(struct mo_run *run, bool on);
+void mo_run_node_ns(const struct mo_run *run, mo_node_id n, uint64_t *forward_ns, uint64_t *backward_ns);
 /* The user's value id of a lowered value, or MO_NONE. */
 mo_value_id mo_run_user_value(const struct mo_run *run, mo_value_id lowered);
 /* Copy parameters and state back into the user's graph (new heap data). */

@@ -1,0 +1,180 @@
+/* cpu.c - the CPU as a device: opens it, and the two tables of its kernels.
+ *
+ * The reference table is plain C throughout. The fast one puts library and
+ * vector kernels in front; each of them asks the device's tier (CPUID, lowered
+ * by MOPT_ISA) and falls back to plain C below what it needs. */
+#include "kernels/cpu/cpu.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "kernels/cpu/fast.h"
+#include "kernels/cpu/reference.h"
+#include "kernels/cpu/team.h"
+
+/* ---- what the machine has --------------------------------------------------------- */
+
+static const char *const isa_names[] = { "c", "avx2", "avx512f", "avx512vnni", "amx" };
+
+static enum mo_isa machine_isa(void)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma"))
+        return MO_ISA_C;
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+        !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq"))
+        return MO_ISA_AVX2;
+    return __builtin_cpu_supports("avx512vnni") ? MO_ISA_VNNI : MO_ISA_AVX512;
+#else
+    return MO_ISA_C;
+#endif
+}
+
+/* The machine's tier, or a lower one named by MOPT_ISA; a name that is none gives -1. */
+static int chosen_isa(void)
+{
+    const char *name = getenv("MOPT_ISA");
+    int isa = (int)machine_isa();
+    if (!name || !name[0])
+        return isa;
+    for (int i = 0; i < (int)(sizeof isa_names / sizeof *isa_names); i++)
+        if (!strcmp(name, isa_names[i]))
+            return i < isa ? i : isa;
+    return -1;
+}
+
+/* ---- the device ------------------------------------------------------------------------ */
+
+void mo_device_latch(struct mo_device *dev, const char *fmt, ...)
+{
+    int none = 0;
+    if (!dev || !atomic_compare_exchange_strong(&dev->has_error, &none, 1))
+        return;
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(dev->why, sizeof dev->why, fmt, args);
+    va_end(args);
+}
+
+static void cpu_close(struct mo_device *dev)
+{
+    if (!dev)
+        return;
+    mo_team_free(dev->team);
+    free(dev->workspace);
+    free(dev);
+}
+
+static struct mo_device *open_with(int n_threads, enum mo_isa isa, char *why, size_t why_bytes)
+{
+    struct mo_device *dev = calloc(1, sizeof *dev);
+    if (!dev) {
+        snprintf(why, why_bytes, "out of memory");
+        return NULL;
+    }
+    dev->isa = isa;
+    dev->n_threads = n_threads < 1 ? 1 : n_threads;
+    dev->workspace = aligned_alloc(64, MO_WORKSPACE_BYTES);
+    dev->team = dev->n_threads > 1 ? mo_team_new(dev->n_threads) : NULL;
+    if (!dev->workspace || (dev->n_threads > 1 && !dev->team)) {
+        snprintf(why, why_bytes, "%d threads could not be started", dev->n_threads);
+        cpu_close(dev);
+        return NULL;
+    }
+    snprintf(dev->text, sizeof dev->text, "cpu, %s, %d thread%s", isa_names[isa], dev->n_threads,
+             dev->n_threads == 1 ? "" : "s");
+    return dev;
+}
+
+static struct mo_device *cpu_open(int index, int n_threads, char *why, size_t why_bytes)
+{
+    int isa = chosen_isa();
+    if (index == 0 && isa >= 0)
+        return open_with(n_threads, (enum mo_isa)isa, why, why_bytes);
+    if (isa < 0)
+        snprintf(why, why_bytes, "MOPT_ISA is none of c, avx2, avx512f, avx512vnni, amx");
+    else
+        snprintf(why, why_bytes, "there is only one CPU device, not number %d", index);
+    return NULL;
+}
+
+static struct mo_device *reference_open(int index, int n_threads, char *why, size_t why_bytes)
+{
+    (void)index;
+    return open_with(n_threads, MO_ISA_C, why, why_bytes);
+}
+
+static const char *cpu_describe(struct mo_device *dev)
+{
+    return dev->text;
+}
+
+/* Large blocks are touched all over in every step: ask for large pages. */
+static void *cpu_alloc(struct mo_device *dev, size_t bytes)
+{
+    (void)dev;
+    size_t large = (size_t)2 << 20, align = bytes >= large ? large : 64;
+    if (bytes > SIZE_MAX - large)
+        return NULL;
+    void *mem = aligned_alloc(align, (bytes + align - 1) / align * align + (bytes ? 0 : align));
+    if (mem && bytes >= large)
+        madvise(mem, (bytes + align - 1) / align * align, MADV_HUGEPAGE);
+    return mem;
+}
+
+static void cpu_free(struct mo_device *dev, void *mem)
+{
+    (void)dev;
+    free(mem);
+}
+
+static void cpu_copy_in(struct mo_device *dev, void *to, const void *host, size_t bytes)
+{
+    (void)dev;
+    if (bytes)
+        memcpy(to, host, bytes);
+}
+
+static void cpu_copy_out(struct mo_device *dev, void *host, const void *from, size_t bytes)
+{
+    cpu_copy_in(dev, host, from, bytes);
+}
+
+static int cpu_sync(struct mo_device *dev, char *why, size_t why_bytes)
+{
+    if (!atomic_load_explicit(&dev->has_error, memory_order_relaxed))
+        return 0;
+    snprintf(why, why_bytes, "%s", dev->why);
+    atomic_store(&dev->has_error, 0);
+    return 1;
+}
+
+/* ---- the tables ---------------------------------------------------------------------------- */
+
+#define HOST_MEMBERS                                                                                       \
+    .close = cpu_close, .describe = cpu_describe, .alloc = cpu_alloc, .free = cpu_free,                    \
+    .upload = cpu_copy_in, .download = cpu_copy_out, .sync = cpu_sync, .is_host = true
+
+const struct mo_backend mo_backend_reference = {
+    .name = "reference", .open = reference_open, HOST_MEMBERS,
+    .conv_new = mo_ref_conv_new, .conv_free = mo_ref_conv_free, .conv_scratch_bytes = mo_ref_conv_scratch_bytes,
+#define MO_KERNEL(name, args) .name = mo_ref_##name,
+#include "kernels/kernels.def"
+#undef MO_KERNEL
+};
+
+/* Plain first, then what is faster: the override is the point. */
+#pragma GCC diagnostic ignored "-Woverride-init"
+const struct mo_backend mo_backend_cpu = {
+    .name = "cpu", .open = cpu_open, HOST_MEMBERS,
+#define MO_KERNEL(name, args) .name = mo_ref_##name,
+#include "kernels/kernels.def"
+#undef MO_KERNEL
+    .conv_new = mo_cpu_conv_new, .conv_free = mo_cpu_conv_free, .conv_scratch_bytes = mo_cpu_conv_scratch_bytes,
+    .conv_pack = mo_cpu_conv_pack, .conv = mo_cpu_conv, .conv_grad_input = mo_cpu_conv_grad_input,
+    .conv_grad_weight = mo_cpu_conv_grad_weight, .gemm = mo_cpu_gemm, .gemm_batched = mo_cpu_gemm_batched,
+};
