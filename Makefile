@@ -15,7 +15,7 @@ OPENBLAS ?= /usr/lib/$(ARCH:x86_64-linux-gnu=x86_64-linux-gnu)/openblas-serial/l
 
 HAVE_NVCC := $(shell command -v $(NVCC) 2>/dev/null)
 ifeq ($(CUDA),auto)
-  WITH_CUDA := $(if $(HAVE_NVCC),1,0)
+  WITH_CUDA := $(if $(HAVE_NVCC),$(if $(wildcard kernels/cuda/*.cu),1,0),0)
 else
   WITH_CUDA := $(CUDA)
 endif
