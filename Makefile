@@ -45,7 +45,7 @@ LIBS := $(OPENBLAS) -lprotobuf-c -lcjson -ljpeg -lpng -lz -ldl -lpthread -lm
 
 LIB_SRC := $(wildcard lib/*/*.c kernels/*.c kernels/cpu/*.c kernels/comm/*.c formats/*.c)
 ifeq ($(WITH_CUDA),0)
-  LIB_SRC += kernels/cuda/none.c
+  LIB_SRC += $(wildcard kernels/cuda/none.c)
 else
   LIB_SRC += $(firstword $(wildcard kernels/cuda/load.c) kernels/cuda/none.c)
 endif
