@@ -109,28 +109,40 @@ enum mopt_status mo_histogram_add(struct mopt_ctx *ctx, const struct mo_backend 
 /* ---- choosing ------------------------------------------------------------------- */
 
 /* What stands for the elements of bin i. The bin that holds zero stands for zero itself: after a Relu nearly
- * all of its elements are exactly that, and zero is always a step. */
+ * all of its elements are exactly that. Zero is always a step, so they have no error. */
 static double centre(const struct mo_histogram *h, int i)
 {
     double a = h->low + i * h->width, b = a + h->width;
     return a <= 0 && b > 0 ? 0 : (a + b) / 2;
 }
 
+/* The integral of (t - Q(t))^2 from -infinity's side to x, up to a constant: within a step of width s the error runs
+ * from -s/2 to s/2, beyond the outermost steps it grows on. Steps are counted from the lowest. */
+static double squared_error_until(double x, double lowest, double s, int n_levels)
+{
+    double cell = s * s * s / 12, at = (x - lowest) / s, step = MO_MIN(MO_MAX(rint(at), 0), n_levels - 1.0);
+    double e = x - (lowest + step * s);
+    return step * cell + e * e * e / 3;
+}
+
 double mo_histogram_mse(const struct mo_histogram *h, double low, double high, int n_levels)
 {
     if (!h->n || !h->is_open)
         return 0;
-    double scale = (high - low) / (n_levels - 1), sum = 0;
-    if (scale <= 0)
-        scale = 1e-30;
-    double zero = rint(-low / scale);
+    double s = MO_MAX((high - low) / (n_levels - 1), 1e-30), lowest = -rint(-low / s) * s, sum = 0, before = 0;
+    bool has_before = false;
     for (int i = 0; i < MO_HIST_BINS; i++) {
-        if (!h->counts[i])
+        double a = h->low + i * h->width, b = a + h->width;
+        if (!h->counts[i] || (a <= 0 && b > 0)) {
+            has_before = false;
             continue;
-        double x = centre(h, i), q = rint(x / scale) + zero;
-        q = MO_MIN(MO_MAX(q, 0), n_levels - 1);
-        double e = x - (q - zero) * scale;
-        sum += (double)h->counts[i] * e * e;
+        }
+        if (!has_before)
+            before = squared_error_until(a, lowest, s, n_levels);
+        double until = squared_error_until(b, lowest, s, n_levels);
+        sum += (double)h->counts[i] * (until - before) / h->width;
+        before = until;
+        has_before = true;
     }
     return sum / (double)h->n;
 }
