@@ -151,7 +151,7 @@ static bool agrees(const struct mo_value *v, const pb_info *info)
 {
     const pb_type *type = info->type;
     if (v->is_untyped || !type || type->value_case != MO_ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE || type->denotation ||
-        info->doc_string || info->n_metadata_props || v->kept_info.n_bytes || v->kept_dims)
+        info->doc_string || info->n_metadata_props || v->kept_info.n_bytes || v->kept_dims || v->kept_type)
         return false;
     const MoOnnx__TypeProto__Tensor *t = type->tensor_type;
     int rank = t->shape ? (int)t->shape->n_dim : MO_UNKNOWN;

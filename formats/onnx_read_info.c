@@ -28,8 +28,8 @@ static enum mopt_status read_dim(struct mo_onnx_in *in, pb_dim *dim, int64_t *si
 
 static enum mopt_status read_shape(struct mo_onnx_in *in, MoOnnx__TensorShapeProto *p, struct mo_value *v)
 {
-    const char **names = mo_arena_new(in->arena, p->n_dim + 1, sizeof *names);
-    struct mo_kept *rest = mo_arena_new(in->arena, p->n_dim + 1, sizeof *rest);
+    const char **names = mo_arena_new(in->arena, MO_MAX_RANK, sizeof *names);
+    struct mo_kept *rest = mo_arena_new(in->arena, MO_MAX_RANK, sizeof *rest);
     if (!names || !rest)
         return mo_no_memory(in->ctx, p->n_dim * sizeof *rest, "a shape");
     /* where a constant's entry says something else, the constant is right */
@@ -49,6 +49,27 @@ static enum mopt_status read_shape(struct mo_onnx_in *in, MoOnnx__TensorShapePro
     return MOPT_OK;
 }
 
+/* What type, tensor and shape say besides what was read. */
+static enum mopt_status keep_type(struct mo_onnx_in *in, pb_type *type, struct mo_value *v)
+{
+    MoOnnx__TypeProto__Tensor *tensor = type->tensor_type;
+    struct mo_kept *rest = mo_arena_new(in->arena, MO_KEPT_TYPES, sizeof *rest);
+    if (!rest)
+        return mo_no_memory(in->ctx, sizeof *rest, "a type");
+    if (tensor->shape) {
+        tensor->shape->n_dim = 0;
+        MO_TRY(mo_onnx_keep(in, &tensor->shape->base, &rest[MO_KEPT_SHAPE]));
+    }
+    tensor->has_elem_type = false;
+    tensor->shape = NULL;
+    MO_TRY(mo_onnx_keep(in, &tensor->base, &rest[MO_KEPT_TENSOR_TYPE]));
+    type->value_case = MO_ONNX__TYPE_PROTO__VALUE__NOT_SET;
+    MO_TRY(mo_onnx_keep(in, &type->base, &rest[MO_KEPT_TYPE]));
+    if (rest[MO_KEPT_TYPE].n_bytes || rest[MO_KEPT_TENSOR_TYPE].n_bytes || rest[MO_KEPT_SHAPE].n_bytes)
+        v->kept_type = rest;
+    return MOPT_OK;
+}
+
 enum mopt_status mo_onnx_info(struct mo_onnx_in *in, pb_info *info, struct mo_value *v)
 {
     v->has_info = true;
@@ -62,16 +83,8 @@ enum mopt_status mo_onnx_info(struct mo_onnx_in *in, pb_info *info, struct mo_va
         v->dtype = dtype;
         if (tensor->shape)
             MO_TRY(read_shape(in, tensor->shape, v));
-        /* what was read is taken out; when nothing else is in the type it goes as a whole */
-        tensor->has_elem_type = false;
-        if (tensor->shape && !tensor->shape->base.n_unknown_fields)
-            tensor->shape = NULL;
-        else if (tensor->shape)
-            tensor->shape->n_dim = 0;
-        if (!tensor->shape && !tensor->base.n_unknown_fields)
-            info->type->value_case = MO_ONNX__TYPE_PROTO__VALUE__NOT_SET;
-        if (!protobuf_c_message_get_packed_size(&info->type->base))
-            info->type = NULL;
+        MO_TRY(keep_type(in, info->type, v));
+        info->type = NULL;
     }
     info->name = NULL;
     return mo_onnx_keep(in, &info->base, &v->kept_info);

@@ -94,13 +94,20 @@ void mo_onnx_write_info(struct mo_onnx_out *o, uint32_t field, const struct mo_v
     uint64_t info = o->n_total;
     mo_out_kept(o, v->kept_info);
     if (!v->is_untyped && v->dtype != MO_UNDEFINED) {
-        uint64_t type = o->n_total, tensor = type;
+        static const struct mo_kept nothing[MO_KEPT_TYPES];
+        const struct mo_kept *rest = v->kept_type ? v->kept_type : nothing;
+        uint64_t type = o->n_total;
+        mo_out_kept(o, rest[MO_KEPT_TYPE]);
+        uint64_t tensor = o->n_total;
+        mo_out_kept(o, rest[MO_KEPT_TENSOR_TYPE]);
+        uint64_t dims = o->n_total;
         if (shape->rank >= 0) {
+            mo_out_kept(o, rest[MO_KEPT_SHAPE]);
             mo_onnx_write_shape(o, shape, v->dim_names, v->kept_dims);
-            mo_out_close(o, TENSOR_SHAPE, tensor);
+            mo_out_close(o, TENSOR_SHAPE, dims);
         }
         mo_out_int(o, TENSOR_ELEM_TYPE, v->dtype);
-        mo_out_close(o, TYPE_TENSOR, type);
+        mo_out_close(o, TYPE_TENSOR, tensor);
         mo_out_close(o, INFO_TYPE, type);
     }
     mo_out_text(o, INFO_NAME, v->name);

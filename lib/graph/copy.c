@@ -51,6 +51,16 @@ static struct mo_kept copy_kept(struct copier *c, struct mo_kept kept)
     return kept;
 }
 
+static const struct mo_kept *copy_rests(struct copier *c, const struct mo_kept *rests, size_t n)
+{
+    if (!c->deep || !rests)
+        return rests;
+    struct mo_kept *copy = copy_array(c, rests, n, sizeof *copy);
+    for (size_t i = 0; copy && i < n; i++)
+        copy[i] = copy_kept(c, copy[i]);
+    return copy;
+}
+
 static void copy_value(struct copier *c, struct mo_value *v)
 {
     int64_t n = mo_value_elems(v);
@@ -66,14 +76,12 @@ static void copy_value(struct copier *c, struct mo_value *v)
     }
     v->owner = v->data && c->deep && v->dtype != MO_STRING ? MO_DATA_HEAP : MO_DATA_BORROWED;
     v->name = copy_text(c, v->name);
-    v->dim_names = v->shape.rank > 0 ? copy_texts(c, v->dim_names, (size_t)v->shape.rank) : NULL;
+    v->dim_names = copy_texts(c, v->dim_names, MO_MAX_RANK);
     v->string_data_doc = copy_text(c, v->string_data_doc);
     v->kept_info = copy_kept(c, v->kept_info);
     v->kept_tensor = copy_kept(c, v->kept_tensor);
-    struct mo_kept *dims = c->deep && v->kept_dims ? copy_array(c, v->kept_dims, (size_t)v->shape.rank, sizeof *dims) : NULL;
-    for (int i = 0; dims && i < v->shape.rank; i++)
-        dims[i] = copy_kept(c, dims[i]);
-    v->kept_dims = c->deep ? dims : v->kept_dims;
+    v->kept_dims = copy_rests(c, v->kept_dims, MO_MAX_RANK);
+    v->kept_type = copy_rests(c, v->kept_type, MO_KEPT_TYPES);
     if (c->deep && v->known)
         v->known = n >= 0 ? copy_array(c, v->known, (size_t)n, sizeof *v->known) : NULL;
 }

@@ -63,12 +63,13 @@ enum mo_data_owner { MO_DATA_BORROWED, MO_DATA_HEAP };      /* borrowed: mapped 
 /* Parts of a protobuf message that mopt keeps without reading: already encoded,
  * written back behind the fields that mopt writes (concatenation is merge). */
 struct mo_kept { const uint8_t *bytes; size_t n_bytes; };
+enum { MO_KEPT_TYPE, MO_KEPT_TENSOR_TYPE, MO_KEPT_SHAPE, MO_KEPT_TYPES };
 
 struct mo_value {
     const char *name;
     enum mo_dtype dtype;
     struct mo_shape shape;
-    const char **dim_names;             /* rank texts or NULLs ("batch"); NULL: none has a name */
+    const char **dim_names;             /* MO_MAX_RANK texts or NULLs ("batch"), of the shape in the file; NULL: none */
     void *data;                         /* constant's elements; NULL: not a constant. Empty tensors point anywhere non-NULL */
     enum mo_data_owner owner;
     mo_node_id producer;                /* MO_NONE: input, initializer, captured */
@@ -81,7 +82,8 @@ struct mo_value {
     const char **strings;               /* elements of a MO_STRING constant; data is then non-NULL too */
     struct mo_kept kept_info;           /* rest of its ValueInfoProto (type when not a plain tensor, doc, metadata) */
     struct mo_kept kept_tensor;         /* rest of its TensorProto (metadata, segment, unknown fields) */
-    const struct mo_kept *kept_dims;    /* rank entries: rest of each dimension (denotation); NULL: nothing */
+    const struct mo_kept *kept_dims;    /* MO_MAX_RANK entries: rest of each dimension (denotation); NULL: nothing */
+    const struct mo_kept *kept_type;    /* MO_KEPT_TYPES entries: rest of its type (denotation), or NULL: nothing */
     bool is_untyped;                    /* its entry's type is absent or no plain tensor: kept_info has it, none is written */
     /* what shape inference knows of an int64 activation: shape.elems entries, MO_VALUE_UNKNOWN
      * where an element is not known. NULL: nothing. Never written to files. */
