@@ -36,10 +36,8 @@ static char *folder_of(const char *path)
     char *folder = mo_mem_new(n + 3, 1);
     if (!folder)
         return NULL;
-    if (!slash)
-        strcpy(folder, ".");
-    else if (!n)
-        strcpy(folder, "/");
+    if (!n)
+        folder[0] = slash ? '/' : '.';
     else
         memcpy(folder, path, n);
     return folder;

@@ -107,8 +107,9 @@ static enum mopt_status map_external(struct mo_onnx_in *in, const char *location
         return mo_fail(in->ctx, MOPT_DATA, "external data '%s': %s", location, strerror(errno));
     struct mo_onnx_external *e = mo_mem_new(1, sizeof *e);
     enum mopt_status status = MOPT_OK;
-    if (e && (e->location = mo_mem_new(strlen(location) + 1, 1)))
-        strcpy(e->location, location);
+    size_t n = strlen(location) + 1;
+    if (e && (e->location = mo_mem_new(n, 1)))
+        memcpy(e->location, location, n);
     else
         status = mo_no_memory(in->ctx, sizeof *e + strlen(location), "external data");
     if (!status)

@@ -3,6 +3,7 @@
 #include "lib/graph/op.h"
 #include "lib/graph/private.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* ---- names ------------------------------------------------------------------------ */
@@ -155,14 +156,14 @@ static enum mopt_status say_cycle(struct mopt_ctx *ctx, const struct mo_graph *g
     while (!n_waits[at])
         at++;
     char text[600] = "", label[160];
+    size_t used = 0;
     for (int lap = 0; lap < 2; lap++) {     /* first lap: reach the cycle; second: write it down */
         uint32_t mark = UINT32_MAX - (uint32_t)lap;
         while (n_waits[at] != mark) {
             n_waits[at] = mark;
-            if (lap && strlen(text) + sizeof label + 8 < sizeof text) {
-                strcat(text, text[0] ? " <- " : "");
-                strcat(text, mo_node_label(g, &g->nodes[at], label, sizeof label));
-            }
+            if (lap && used + sizeof label + 8 < sizeof text)
+                used += (size_t)snprintf(text + used, sizeof text - used, "%s%s", used ? " <- " : "",
+                                         mo_node_label(g, &g->nodes[at], label, sizeof label));
             const struct mo_node *n = &g->nodes[at];
             for (uint32_t k = 0; k < n->n_in + n->n_captures; k++) {
                 mo_node_id from = source_of(g, nth_read(n, k));
