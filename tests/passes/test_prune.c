@@ -228,7 +228,9 @@ static enum mopt_status prune(const char *const *options)
 {
     struct mopt_recipe *recipe = NULL;
     OK(mopt_recipe_new(ctx, &recipe));
-    enum mopt_status status = mopt_recipe_add(ctx, recipe, "prune");
+    enum mopt_status status = mopt_recipe_set(ctx, recipe, "measure", "0");
+    if (!status)
+        status = mopt_recipe_add(ctx, recipe, "prune");
     for (; !status && *options; options += 2)
         status = mopt_recipe_set(ctx, recipe, options[0], options[1]);
     mopt_report_free(report);
