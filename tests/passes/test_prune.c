@@ -352,7 +352,7 @@ START_TEST(channels_meet_a_target)
         else if (i == 2)
             ck_assert(params <= 500 && params > 400);
         else
-            ck_assert(bytes <= 2000 && bytes > 1600);
+            ck_assert(bytes <= 3000 && bytes > 2500);
         mopt_model_free(model);
         model = NULL;
     }
