@@ -4,9 +4,10 @@
 #include <stdio.h>
 #include <string.h>
 
-extern const struct mo_source_format mo_format_idx;
+extern const struct mo_source_format mo_format_csv, mo_format_idx;
 
 static const struct mo_source_format *const formats[] = {
+    &mo_format_csv,
     &mo_format_idx,
 };
 
@@ -33,11 +34,12 @@ static enum mopt_status no_such_format(struct mopt_ctx *ctx, const char *spec, c
                 : mo_fail(ctx, MOPT_USAGE, "there is no data format '%s'; there are %s", name, list);
 }
 
-static bool is_key(const char *keys, const char *word, size_t n)
+static bool is_key(const char *keys, const char *word, size_t n, bool wants_list)
 {
     for (const char *at = keys; at && *at;) {
         size_t len = strcspn(at, "|");
-        if (len == n && !memcmp(at, word, n))
+        size_t own = len - (len && at[len - 1] == '*');
+        if (own == n && !memcmp(at, word, n) && (!wants_list || own < len))
             return true;
         at += len + (at[len] == '|');
     }
@@ -50,7 +52,7 @@ static enum mopt_status no_such_key(struct mopt_ctx *ctx, const struct mo_source
     char all[256];
     size_t n = 0;
     snprintf(all, sizeof all, "%s", format->keys ? format->keys : "");
-    for (char *save = NULL, *k = strtok_r(all, "|", &save); k && n < MO_COUNT(names); k = strtok_r(NULL, "|", &save))
+    for (char *save = NULL, *k = strtok_r(all, "|*", &save); k && n < MO_COUNT(names); k = strtok_r(NULL, "|*", &save))
         names[n++] = k;
     const char *near = mo_nearest(word, names, n);
     if (near)
@@ -77,7 +79,7 @@ static enum mopt_status add_item(struct mopt_ctx *ctx, struct mo_source_spec *sp
 {
     const struct mo_source_format *format = spec->format;
     char *equals = spec->n_paths ? strchr(item, '=') : NULL;
-    if (equals && is_key(format->keys, item, (size_t)(equals - item))) {
+    if (equals && is_key(format->keys, item, (size_t)(equals - item), false)) {
         *equals = 0;
         if (mo_spec_value(spec, item))
             return mo_fail(ctx, MOPT_USAGE, "data key '%s' is given twice", item);
@@ -90,6 +92,14 @@ static enum mopt_status add_item(struct mopt_ctx *ctx, struct mo_source_spec *sp
     if (equals) {
         *equals = 0;
         return no_such_key(ctx, format, item);
+    }
+    char *last = spec->n_keys ? (char *)(uintptr_t)spec->key[spec->n_keys - 1] : NULL;
+    if (last && is_key(format->keys, last, strlen(last), true)) { /* one more of a list: put the comma back */
+        char *end = last + strlen(last) + 1;
+        end += strlen(end);
+        *end = ',';
+        memmove(end + 1, item, strlen(item) + 1);
+        return MOPT_OK;
     }
     if (spec->n_paths >= format->max_paths)
         return mo_fail(ctx, MOPT_USAGE, "'%s' is one path too many for %s:%s", item, format->name, format->grammar);

@@ -26,7 +26,7 @@ struct mo_source_format {
     const char *name;
     const char *grammar;        /* what follows the colon */
     const char *help;
-    const char *keys;           /* "label|header": what may stand before '=' */
+    const char *keys;           /* "label|drop*": what may stand before '='; *: takes a list a,b */
     int max_paths;
     enum mopt_status (*open)(struct mopt_ctx *ctx, const struct mo_source_spec *spec, enum mo_part part,
                              const char *schema, struct mo_source **source);

@@ -2,7 +2,7 @@
  *
  * Batch b of an epoch is the samples order[b * batch ...]; order is a function of (seed, epoch). A worker takes the
  * next batch number and fills the slot b % n_slots alone, so a batch does not depend on who fills it or when. Data
- * that is cheap to read (already in memory, nothing random to draw) is filled in the reader's own thread: another
+ * that is cheap to read (already in memory; no image steps, or small images) is filled in the reader's own thread: another
  * thread would only take a core away from the engine.
  *
  * A bad sample is left out of its batch, which is then smaller; the other samples stay where they are. */
@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_WORKERS = 64, SPARE_SLOTS = 2, MAX_WARNINGS = 10 };
+enum { MAX_WORKERS = 64, SPARE_SLOTS = 2, MAX_WARNINGS = 10, LIGHT_ELEMS = 64 * 64 };
 
 struct bad { uint32_t index; char why[256]; };
 
@@ -247,7 +247,8 @@ static int count_workers(const struct mopt_ctx *ctx, const struct mo_loader *l)
 {
     if (l->d->workers)
         return (int)MO_MIN(l->d->workers, (int64_t)MAX_WORKERS);
-    bool is_light = l->filler.source->is_cheap && !mo_pipeline_has_image_steps(l->filler.steps);
+    bool is_light = l->filler.source->is_cheap &&
+                    (!mo_pipeline_has_image_steps(l->filler.steps) || l->d->input[0].n_elems <= LIGHT_ELEMS);
     return is_light ? 0 : MO_MIN(MO_MAX(ctx->n_threads, 1), (int)MAX_WORKERS);
 }
 

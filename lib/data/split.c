@@ -29,6 +29,13 @@ static int by_index(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* A sample without a label counts with class 0 until reading it fails. */
+static size_t class_of(struct mo_source *source, uint32_t index)
+{
+    int64_t label = source->label(source, index);
+    return label >= 0 && label < source->n_classes ? (size_t)label : 0;
+}
+
 /* Sorts the shuffled list by class, keeping the random order within each: a counting sort. */
 static enum mopt_status group_by_class(struct mopt_ctx *ctx, struct mo_source *source, struct mo_indexes *list,
                                        size_t *class_start, size_t n_classes)
@@ -36,11 +43,11 @@ static enum mopt_status group_by_class(struct mopt_ctx *ctx, struct mo_source *s
     struct mo_indexes grouped;
     MO_TRY(new_list(ctx, list->n, &grouped));
     for (size_t i = 0; i < list->n; i++)
-        class_start[source->label(source, list->items[i]) + 1]++;
+        class_start[class_of(source, list->items[i]) + 1]++;
     for (size_t c = 0; c < n_classes; c++)
         class_start[c + 1] += class_start[c];
     for (size_t i = 0; i < list->n; i++)
-        grouped.items[class_start[source->label(source, list->items[i])]++] = list->items[i];
+        grouped.items[class_start[class_of(source, list->items[i])]++] = list->items[i];
     memmove(class_start + 1, class_start, n_classes * sizeof *class_start);
     class_start[0] = 0;
     mo_mem_free(list->items);
