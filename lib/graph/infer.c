@@ -71,6 +71,8 @@ static enum mopt_status infer_node(struct mopt_ctx *ctx, struct mo_graph *g, str
             continue;
         struct mo_value *v = &g->values[n->out[k]];
         v->known = NULL;
+        if (v->is_output && !v->has_declared)
+            v->declared = v->shape;
         if (!v->data)
             v->shape.rank = MO_UNKNOWN;
     }
@@ -82,7 +84,14 @@ static enum mopt_status infer_node(struct mopt_ctx *ctx, struct mo_graph *g, str
     if (n->params)
         memset(n->params, 0, op->params_bytes);
     MO_TRY(check_arity(ctx, n));
-    return op->infer(ctx, g, n);
+    MO_TRY(op->infer(ctx, g, n));
+    /* Of an output of the model, what was known before stands where inference finds nothing: a file must say it. */
+    for (uint32_t k = 0; k < n->n_out; k++) {
+        struct mo_value *v = n->out[k] == MO_NONE ? NULL : &g->values[n->out[k]];
+        if (v && v->is_output && v->shape.rank == MO_UNKNOWN)
+            v->shape = v->declared;
+    }
+    return MOPT_OK;
 }
 
 enum mopt_status mo_infer_node(struct mopt_ctx *ctx, struct mo_graph *g, struct mo_node *n)
@@ -142,7 +151,8 @@ void mo_set_out(struct mo_graph *g, const struct mo_node *n, uint32_t i, enum mo
     if (i >= n->n_out || n->out[i] == MO_NONE)
         return;
     struct mo_value *v = &g->values[n->out[i]];
-    v->dtype = dtype;
+    if (dtype != MO_UNDEFINED)
+        v->dtype = dtype;
     v->shape = *shape;
 }
 

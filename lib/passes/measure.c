@@ -165,7 +165,7 @@ enum mopt_status mo_report_counts(struct mopt_ctx *ctx, const struct mopt_model 
     struct mo_graph g = {.arena = &arena};
     enum mopt_status s = mo_graph_copy(ctx, &g, &model->graph, false);
     /* A model whose shapes cannot be inferred still has parameters and bytes. */
-    bool has_shapes = !s && !mo_infer_sample(ctx, &g, 1);
+    bool has_shapes = !s && !mo_infer_sample(ctx, &g, MO_FREE_DIM);
     if (!s && !has_shapes)
         mopt_clear(ctx);
     if (!s)

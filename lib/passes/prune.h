@@ -28,9 +28,6 @@ struct mo_prune_target { enum mo_prune_unit unit; bool is_ratio; double value; }
 MOPT_MUST_CHECK enum mopt_status mo_prune_target_parse(struct mopt_ctx *ctx, const char *text,
                                                        struct mo_prune_target *target);
 
-/* Free dimensions of inputs, other than the batch, while channels are found and counted. */
-enum { MO_PRUNE_FREE_DIM = 224 };
-
 MOPT_MUST_CHECK enum mopt_status mo_prune_weights(struct mo_job *job, const struct mo_prune_settings *settings);
 MOPT_MUST_CHECK enum mopt_status mo_prune_channels(struct mo_job *job, const struct mo_prune_settings *settings);
 /* Loss against the sparsity of each layer alone, into the report. The model is left as it was. */

@@ -38,7 +38,8 @@ struct cutting {
     uint32_t *n_cut;                /* by group: how many of its least go */
     bool *is_cut;                   /* by class */
     struct origin *origins; uint32_t n_origins;
-    struct mo_counts counts;        /* of the model now */
+    struct mo_counts counts;        /* of the model now; bytes are those of the file */
+    uint64_t other_bytes;           /* of the file besides constants */
 };
 
 /* ---- counting ------------------------------------------------------------------------- */
@@ -76,12 +77,13 @@ static enum mopt_status count_cut(struct cutting *c, struct mo_counts *counts)
     struct mo_graph copy = { .arena = &arena };
     enum mopt_status status = mo_graph_copy(ctx, &copy, &c->job->model->graph, false);
     if (!status)
-        status = mo_channels_cut(ctx, c->ch, c->is_cut, &copy, MO_PRUNE_FREE_DIM, MO_CUT_SHAPES);
+        status = mo_channels_cut(ctx, c->ch, c->is_cut, &copy, MO_FREE_DIM, MO_CUT_SHAPES);
     mo_value_id *params = status ? NULL : mo_arena_new(&arena, copy.n_values + 1, sizeof(*params));
     if (!status && !params)
         status = mo_no_memory(ctx, copy.n_values * sizeof(*params), "a count");
     if (!status)
         count_shapes(&copy, counts, params);
+    counts->bytes += c->other_bytes;
     mo_graph_release(&copy);
     mo_arena_release(&arena);
     return status;
@@ -89,8 +91,14 @@ static enum mopt_status count_cut(struct cutting *c, struct mo_counts *counts)
 
 static enum mopt_status count_now(struct cutting *c)
 {
+    uint64_t file_bytes = 0;
     memset(c->is_cut, 0, c->ch->n_classes * sizeof(*c->is_cut));
-    return count_cut(c, &c->counts);
+    MO_TRY(c->job->ctx->io->model_bytes(c->job->ctx, c->job->model, &file_bytes));
+    c->other_bytes = 0;
+    MO_TRY(count_cut(c, &c->counts));
+    c->other_bytes = file_bytes - MO_MIN(file_bytes, c->counts.bytes);
+    c->counts.bytes += c->other_bytes;
+    return MOPT_OK;
 }
 
 /* ---- choosing -------------------------------------------------------------------------- */
@@ -253,9 +261,9 @@ static enum mopt_status solve(struct cutting *c)
     struct mo_graph *g = &c->job->model->graph;
     mo_channels_free(c->ch);
     c->ch = NULL;
-    MO_TRY(mo_infer_sample(ctx, g, MO_PRUNE_FREE_DIM));
+    MO_TRY(mo_infer_sample(ctx, g, MO_FREE_DIM));
     MO_TRY(mo_channels_new(ctx, g, &c->ch));
-    MO_TRY(mo_channels_verify(ctx, c->ch, g, MO_PRUNE_FREE_DIM));
+    MO_TRY(mo_channels_verify(ctx, c->ch, g, MO_FREE_DIM));
     size_t n = c->ch->n_classes + 1;
     c->score = mo_arena_new(&c->ch->arena, n, sizeof(*c->score));
     c->order = mo_arena_new(&c->ch->arena, n, sizeof(*c->order));
@@ -274,7 +282,7 @@ static enum mopt_status score_and_rank(struct cutting *c)
     MO_TRY(mo_prune_scores(c->job, c->ch, c->settings, c->score));
     wall_unmeasured(c);
     rank(c);
-    return mo_infer_sample(c->job->ctx, &c->job->model->graph, MO_PRUNE_FREE_DIM);
+    return mo_infer_sample(c->job->ctx, &c->job->model->graph, MO_FREE_DIM);
 }
 
 static enum mopt_status cut_chosen(struct cutting *c)
@@ -282,7 +290,7 @@ static enum mopt_status cut_chosen(struct cutting *c)
     struct mo_graph *g = &c->job->model->graph;
     if (!n_chosen(c))
         return mo_infer(c->job->ctx, g, NULL, 0);
-    MO_TRY(mo_channels_cut(c->job->ctx, c->ch, c->is_cut, g, MO_PRUNE_FREE_DIM, MO_CUT_DATA));
+    MO_TRY(mo_channels_cut(c->job->ctx, c->ch, c->is_cut, g, MO_FREE_DIM, MO_CUT_DATA));
     MO_TRY(mo_infer(c->job->ctx, g, NULL, 0));
     MO_TRY(mo_graph_index(c->job->ctx, g));
     mo_graph_drop_unused(g);

@@ -327,7 +327,7 @@ static enum mopt_status find_summed_axes(struct masking *m)
     struct mo_channels *channels = NULL;
     uint32_t kept = 0;
     size_t first = 0;
-    MO_TRY(mo_infer_sample(ctx, g, MO_PRUNE_FREE_DIM));
+    MO_TRY(mo_infer_sample(ctx, g, MO_FREE_DIM));
     MO_TRY(mo_channels_new(ctx, g, &channels));
     MO_TRY(mo_infer(ctx, g, NULL, 0));
     enum mopt_status status = MOPT_OK;
@@ -421,7 +421,7 @@ static enum mopt_status predict(struct masking *m)
 {
     struct mo_counts counts;
     int64_t gone = 0;
-    MO_TRY(mo_infer_sample(m->job->ctx, &m->job->model->graph, MO_PRUNE_FREE_DIM));
+    MO_TRY(mo_infer_sample(m->job->ctx, &m->job->model->graph, MO_FREE_DIM));
     MO_TRY(mo_count(m->job->ctx, &m->job->model->graph, &counts));
     MO_TRY(mo_infer(m->job->ctx, &m->job->model->graph, NULL, 0));
     for (size_t i = 0; i < m->n_elems; i++)
