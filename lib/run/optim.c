@@ -161,7 +161,7 @@ static void update(struct mo_optim *o, const struct segment *s, float lr)
     if (is_adam(p->kind)) {
         bool is_decoupled = p->kind == MO_OPT_ADAMW;
         run->be->adam_step(run->dev, s->n_elems, lr, (float)p->beta1, (float)p->beta2, (float)p->eps,
-                           is_decoupled ? 0 : decay, is_decoupled ? lr * decay : 0, (float)(1 - pow(p->beta1, t)),
+                           is_decoupled ? 0 : decay, is_decoupled ? decay : 0, (float)(1 - pow(p->beta1, t)),
                            (float)(1 - pow(p->beta2, t)), w, g, first, second);
     } else if (p->kind == MO_OPT_RMSPROP) {
         run->be->rmsprop_step(run->dev, s->n_elems, lr, (float)p->alpha, (float)p->eps, (float)p->momentum, decay, w, g,

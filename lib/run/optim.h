@@ -9,11 +9,10 @@
  *              w -= lr u, or with momentum: v = mu v + u;  w -= lr v     (torch.optim.RMSprop; Hinton, lecture 6e)
  *   adam       g += l2 w;  m = b1 m + (1 - b1) g;  s = b2 s + (1 - b2) g^2
  *              w -= lr (m / c1) / (sqrt(s / c2) + eps);  c1 = 1 - b1^t, c2 = 1 - b2^t  (Kingma and Ba 2015)
- *   adamw      w -= lr decay w, then as adam with l2 = 0                 (Loshchilov and Hutter 2019)
+ *   adamw      w -= lr decoupled w, then as adam with l2 = 0             (Loshchilov and Hutter 2019)
  *
  * These are what the kernels sgd_step, rmsprop_step and adam_step compute; velocity is NULL where momentum is 0,
- * correction1 and correction2 are c1 and c2, decoupled is lr decay. l2 and decay are 0 for biases and normalization
- * unless decay_all.
+ * correction1 and correction2 are c1 and c2. l2 and decoupled are 0 for biases and normalization unless decay_all.
  *
  * Clipping: g *= min(1, clip / (||g|| + 1e-6)), the norm over all parameters that are updated
  * (torch.nn.utils.clip_grad_norm_). EMA: e = d e + (1 - d) w over weights and state, d = min(ema, (1 + t) / (10 + t)),
