@@ -4,6 +4,10 @@
 
 #include "lib/graph/graph.h"
 
+/* What stands for a free dimension of an input, other than the batch, where shapes are needed to count or to find
+ * channels: large enough for the strides of images, and a multiple of 32. */
+enum { MO_FREE_DIM = 224 };
+
 struct mo_binding { mo_value_id input; struct mo_shape shape; };
 
 /* Bind graph inputs to shapes (NULL, 0: as the file says, free dimensions unknown), then
