@@ -8,7 +8,7 @@
  * (biased, share `momentum` of the old). Lowering may add a residual and Relu. */
 #include <math.h>
 
-#include "lib/ops/fused.h"
+#include "lib/run/fused.h"
 #include "lib/ops/ops.h"
 #include "lib/run/run.h"
 

@@ -1,6 +1,6 @@
 /* Conv: y[n, o, p] = sum over c, k of w[o, c, k] x[n, g(o) C/groups + c, p stride + k dilation - pad] + b[o].
  * One to three spatial axes. Lowering may add an activation and a residual (fused.h). */
-#include "lib/ops/fused.h"
+#include "lib/run/fused.h"
 #include "lib/ops/ops.h"
 #include "lib/ops/window.h"
 #include "lib/run/run.h"

@@ -1,6 +1,6 @@
 /* Gemm: Y = act(alpha op(A) op(B) + beta C), op transposes when transA, transB say
  * so; C is broadcast to M x N. Lowering may add the activation (fused.h). */
-#include "lib/ops/fused.h"
+#include "lib/run/fused.h"
 #include "lib/ops/ops.h"
 #include "lib/run/run.h"
 

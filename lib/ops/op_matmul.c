@@ -4,7 +4,7 @@
  * Lowering may add a bias for the last axis and an activation (fused.h). */
 #include <string.h>
 
-#include "lib/ops/fused.h"
+#include "lib/run/fused.h"
 #include "lib/ops/ops.h"
 #include "lib/run/run.h"
 

@@ -6,11 +6,11 @@
  *
  * For every plan, also in training: an activation, and before it the addition of
  * a tensor of the same shape, are drawn into the Conv, Gemm, MatMul or
- * BatchNormalization in front of them (lib/ops/fused.h). */
+ * BatchNormalization in front of them (lib/run/fused.h). */
 #include <math.h>
 #include <string.h>
 
-#include "lib/ops/fused.h"
+#include "lib/run/fused.h"
 #include "lib/run/private.h"
 
 /* The node that makes v when it makes v for one reader only. */

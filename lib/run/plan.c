@@ -6,6 +6,7 @@
  * activations a backward still needs. */
 #include <string.h>
 
+#include "lib/run/fused.h"
 #include "lib/run/private.h"
 
 static bool is_view(const struct mo_node *n)
@@ -58,11 +59,12 @@ static void read_in_backward(const struct mo_plan *plan, mo_node_id i, struct li
     uint32_t step = 2 * plan->graph.n_nodes - 1 - i;
     if (!plan->nodes[i].is_backward)
         return;
+    unsigned reads = mo_backward_reads(n);
     for (uint32_t k = 0; k < n->n_in; k++)
-        if (n->in[k] != MO_NONE && n->op->backward_reads >> MO_MIN(k, 15u) & 1)
+        if (n->in[k] != MO_NONE && reads >> MO_MIN(k, 15u) & 1)
             extend(&lives[plan->values[n->in[k]].root], step);
     for (uint32_t k = 0; k < n->n_out; k++)
-        if (n->out[k] != MO_NONE && n->op->backward_reads >> (16 + MO_MIN(k, 15u)) & 1)
+        if (n->out[k] != MO_NONE && reads >> (16 + MO_MIN(k, 15u)) & 1)
             extend(&lives[plan->values[n->out[k]].root], step);
 }
 

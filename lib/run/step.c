@@ -1,6 +1,7 @@
 /* step.c - walking a plan forward and backward. Nothing is allocated here. */
 #include <string.h>
 
+#include "lib/run/fused.h"
 #include "lib/run/private.h"
 
 static bool is_view(const struct mo_node *n)
@@ -33,7 +34,7 @@ static bool is_product(const struct mo_run *run, const struct mo_node *n)
     if (mo_node_is(n, "MatMul"))
         return true;
     return mo_node_is(n, "Gemm") && !mo_node_int(n, "transA", 0) && mo_node_float(n, "alpha", 1) == 1 &&
-           mo_node_float(n, "beta", 1) == 1 && mo_node_int(n, "mopt.act", 0) == 0;
+           mo_node_float(n, "beta", 1) == 1;
 }
 
 /* The one product that reads the input, views between them looked through. */
@@ -78,8 +79,10 @@ static void csr_forward(struct mo_run *run, const struct mo_node *n)
     const struct mo_csr *x = &run->private_->csr;
     const struct mo_shape *b = &mo_in(run->graph, n, 1)->shape, *y = &mo_out(run->graph, n, 0)->shape;
     bool tb = mo_node_int(n, "transB", 0);
+    struct mo_fused f = mo_fused_read(n);
     run->be->gemm_csr(run->dev, y->dim[0], y->dim[1], b->dim[tb ? 1 : 0], x->row_start, x->column, x->value, tb,
                       mo_run_in(run, n, 1), mo_run_in(run, n, 2), mo_run_out(run, n, 0));
+    mo_fused_apply(run, &f, (size_t)(y->dim[0] * y->dim[1]), mo_run_out(run, n, 0));
 }
 
 static void csr_backward(struct mo_run *run, const struct mo_node *n)
@@ -88,7 +91,9 @@ static void csr_backward(struct mo_run *run, const struct mo_node *n)
     const struct mo_shape *b = &mo_in(run->graph, n, 1)->shape, *y = &mo_out(run->graph, n, 0)->shape;
     bool tb = mo_node_int(n, "transB", 0), is_reduced[2] = { true, false };
     float *db = mo_run_grad_in(run, n, 1), *dbias = mo_run_grad_in(run, n, 2);
-    const float *dy = mo_run_grad_out(run, n, 0);
+    float *dy = mo_run_grad_out(run, n, 0);
+    struct mo_fused f = mo_fused_read(n);
+    mo_fused_grad(run, &f, (size_t)(y->dim[0] * y->dim[1]), mo_run_out(run, n, 0), dy);
     if (db)
         run->be->gemm_csr_grad(run->dev, y->dim[0], y->dim[1], b->dim[tb ? 1 : 0], x->row_start, x->column, x->value,
                                tb, dy, db);

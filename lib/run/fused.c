@@ -1,5 +1,5 @@
 /* fused.c - activations that lowering drew into the node before them. */
-#include "lib/ops/fused.h"
+#include "lib/run/fused.h"
 
 #include "lib/graph/op.h"
 #include "lib/run/run.h"
