@@ -236,20 +236,30 @@ void print_inspect(struct cli *cli, const struct mopt_report *r)
     }
 }
 
+/* With data or without: what each model is, how well it does, how fast it is. */
+static void print_race_row(const struct mopt_report *m)
+{
+    char parameters[32], macs[32], bytes[32], accuracy[48], latency[48], ratio[48];
+    double error = number(m, "ratio_error");
+    human_count(number(m, "parameters"), parameters, sizeof parameters);
+    human_count(number(m, "macs"), macs, sizeof macs);
+    human_bytes(number(m, "bytes"), bytes, sizeof bytes);
+    accuracy_text(at(m, "metrics"), accuracy, sizeof accuracy);
+    snprintf(latency, sizeof latency, "%.4g +- %.2g", number(m, "latency_ms.mean"), number(m, "latency_ms.sd"));
+    snprintf(ratio, sizeof ratio, isnan(error) ? "%.2f" : "%.2f +- %.2f", number(m, "ratio"), error);
+    const char *name = mopt_report_text(at(m, "name"), "?"), *slash = strrchr(name, '/');
+    printf("%-20s %10s %8s %8s %17s %19s %8.4g %8.4g %12.5g %13s\n", slash ? slash + 1 : name, parameters, macs, bytes,
+           accuracy, latency, number(m, "latency_ms.median"), number(m, "latency_ms.p99"), number(m, "samples_per_second"), ratio);
+}
+
 void print_bench(struct cli *cli, const struct mopt_report *r)
 {
     (void)cli;
     const struct mopt_report *models = at(r, "models");
-    printf("%-32s %10s %10s %10s %10s %12s %14s\n", "model", "mean ms", "+-", "median", "p99", "per second", "ratio");
-    for (size_t i = 0; i < mopt_report_count(models); i++) {
-        const struct mopt_report *m = mopt_report_item(models, i);
-        char ratio[48];
-        double x = number(m, "ratio"), error = number(m, "ratio_error");
-        snprintf(ratio, sizeof ratio, isnan(error) ? "%.2f" : "%.2f +- %.2f", x, error);
-        printf("%-32s %10.4g %10.2g %10.4g %10.4g %12.5g %14s\n", mopt_report_text(at(m, "name"), "?"),
-               number(m, "latency_ms.mean"), number(m, "latency_ms.sd"), number(m, "latency_ms.median"),
-               number(m, "latency_ms.p99"), number(m, "samples_per_second"), ratio);
-    }
+    printf("%-20s %10s %8s %8s %17s %19s %8s %8s %12s %13s\n", "model", "parameters", "MACs", "bytes", "accuracy", "mean ms",
+           "median", "p99", "per second", "times faster");
+    for (size_t i = 0; i < mopt_report_count(models); i++)
+        print_race_row(mopt_report_item(models, i));
     for (size_t i = 0; i < mopt_report_count(models); i++) {
         const struct mopt_report *profile = at(mopt_report_item(models, i), "profile");
         if (profile)
