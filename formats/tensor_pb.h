@@ -1,0 +1,14 @@
+/* tensor_pb.h - a TensorProto on its own, as ONNX's test data has them (input_0.pb). */
+#ifndef MO_TENSOR_PB_H
+#define MO_TENSOR_PB_H
+
+#include "lib/data/host_tensor.h"
+
+/* The bytes are copied. External data and texts are refused. The caller releases the tensor. */
+MOPT_MUST_CHECK enum mopt_status mo_tensor_pb_parse(struct mopt_ctx *ctx, const void *bytes, size_t n_bytes,
+                                                    struct mo_host_tensor *tensor);
+/* The bytes of a TensorProto with raw data; new memory (mo_mem_free). */
+MOPT_MUST_CHECK enum mopt_status mo_tensor_pb_encode(struct mopt_ctx *ctx, const struct mo_host_tensor *tensor,
+                                                     uint8_t **bytes, size_t *n_bytes);
+
+#endif
