@@ -7,17 +7,21 @@
 #define MO_NN_MATH_H
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
-static inline float nn_float(int32_t bits)
+/* A call that is left in a loop keeps it from becoming vector code. */
+#define NN_INLINE static inline __attribute__((always_inline))
+
+NN_INLINE float nn_float(int32_t bits)
 {
     float x;
     memcpy(&x, &bits, sizeof x);
     return x;
 }
 
-static inline int32_t nn_bits(float x)
+NN_INLINE int32_t nn_bits(float x)
 {
     int32_t bits;
     memcpy(&bits, &x, sizeof bits);
@@ -26,7 +30,7 @@ static inline int32_t nn_bits(float x)
 
 /* x = n ln 2 + r, |r| <= ln 2 / 2, for |x| < 2^20. Adding 1.5 * 2^23 rounds to an integer, which
  * then stands in the low bits; unlike a conversion it is defined for NaN too. */
-static inline float nn_reduce(float x, int32_t *n)
+NN_INLINE float nn_reduce(float x, int32_t *n)
 {
     const float magic = 12582912.0f;
     float t = x * 1.44269504f + magic, k = t - magic;
@@ -35,7 +39,7 @@ static inline float nn_reduce(float x, int32_t *n)
 }
 
 /* exp(r) - 1 for |r| <= ln 2 / 2 */
-static inline float nn_expm1_small(float r)
+NN_INLINE float nn_expm1_small(float r)
 {
     float p = 1.9908905e-4f;
     p = p * r + 1.3934544e-3f;
@@ -46,7 +50,7 @@ static inline float nn_expm1_small(float r)
     return p * r * r + r;
 }
 
-static inline float nn_exp(float x)
+NN_INLINE float nn_exp(float x)
 {
     float c = x > 89.0f ? 89.0f : x;
     c = c < -104.0f ? -104.0f : c;
@@ -57,7 +61,7 @@ static inline float nn_exp(float x)
 }
 
 /* exp(x) - 1, accurate near 0 too; for x <= 88 */
-static inline float nn_expm1(float x)
+NN_INLINE float nn_expm1(float x)
 {
     float c = x < -60.0f ? -60.0f : x;
     int32_t n;
@@ -66,12 +70,9 @@ static inline float nn_expm1(float x)
     return two_n * nn_expm1_small(r) + (two_n - 1.0f);
 }
 
-static inline float nn_log(float x)
+/* log(1 + f) + k ln 2 for sqrt(1/2) <= 1 + f <= sqrt(2) */
+NN_INLINE float nn_log_near_1(float f, float k)
 {
-    float s = x < 1.17549435e-38f ? x * 33554432.0f : x;                    /* subnormals: times 2^25 */
-    int32_t bits = nn_bits(s), e = (bits - 0x3f3504f3) >> 23;               /* 0x3f3504f3: sqrt(1/2) */
-    float f = nn_float(bits - e * (1 << 23)) - 1.0f;                        /* sqrt(1/2) - 1 .. sqrt(2) - 1 */
-    float k = (float)e - (x < 1.17549435e-38f ? 25.0f : 0.0f);
     float q = 6.917984e-2f;
     q = q * f - 0.11779667f;
     q = q * f + 0.11866035f;
@@ -81,26 +82,34 @@ static inline float nn_log(float x)
     q = q * f + 0.20002152f;
     q = q * f - 0.24999987f;
     q = q * f + 0.3333331f;
-    float y = ((f * f * f * q - k * 2.12194440e-4f) - 0.5f * f * f) + f + k * 0.693359375f;
+    return ((f * f * f * q - k * 2.12194440e-4f) - 0.5f * f * f) + f + k * 0.693359375f;
+}
+
+NN_INLINE float nn_log(float x)
+{
+    float s = x < 1.17549435e-38f ? x * 33554432.0f : x;                    /* subnormals: times 2^25 */
+    int32_t bits = nn_bits(s), e = (bits - 0x3f3504f3) >> 23;               /* 0x3f3504f3: sqrt(1/2) */
+    float k = (float)e - (x < 1.17549435e-38f ? 25.0f : 0.0f);
+    float y = nn_log_near_1(nn_float(bits - e * (1 << 23)) - 1.0f, k);
     y = x == INFINITY ? x : y;
     y = x == 0.0f ? -INFINITY : y;
     return x < 0.0f || x != x ? NAN : y;
 }
 
-/* log(1 + u) for u >= 0: the logarithm of the rounded sum, with its rounding error given back */
-static inline float nn_log1p(float u)
+/* log(1 + u) for 0 <= u <= 1 */
+NN_INLINE float nn_log1p_unit(float u)
 {
-    float w = 1.0f + u;
-    return nn_log(w) - ((w - 1.0f) - u) / w;
+    bool is_large = u > 0.41421356f;
+    return nn_log_near_1(is_large ? 0.5f * u - 0.5f : u, is_large ? 1.0f : 0.0f);
 }
 
-static inline float nn_sigmoid(float x)
+NN_INLINE float nn_sigmoid(float x)
 {
     return 1.0f / (1.0f + nn_exp(-x));
 }
 
 /* tanh t = e / (e + 2) with e = exp(2 t) - 1; 1 from 9.02 on */
-static inline float nn_tanh(float x)
+NN_INLINE float nn_tanh(float x)
 {
     float t = fabsf(x);
     t = t > 9.02f ? 9.02f : t;
@@ -109,7 +118,7 @@ static inline float nn_tanh(float x)
 }
 
 /* Below 1: x times a polynomial in x^2. From 1 to 4: 1 - exp(-p(x)) with p = -log(erfc). */
-static inline float nn_erf(float x)
+NN_INLINE float nn_erf(float x)
 {
     float t = fabsf(x), s = t * t;
     float p = 7.889119e-5f;
@@ -129,13 +138,13 @@ static inline float nn_erf(float x)
     return copysignf(t < 1.0f ? t * p : -nn_expm1(-q), x);
 }
 
-static inline float nn_softplus(float x)
+NN_INLINE float nn_softplus(float x)
 {
-    return (x > 0.0f ? x : 0.0f) + nn_log1p(nn_exp(-fabsf(x)));
+    return (x > 0.0f ? x : 0.0f) + nn_log1p_unit(nn_exp(-fabsf(x)));
 }
 
 /* tanh(softplus(x)) = n / (n + 2), n = e^x (e^x + 2); 1 from 20 on */
-static inline float nn_tanh_softplus(float x, float *one_minus)
+NN_INLINE float nn_tanh_softplus(float x, float *one_minus)
 {
     float e = nn_exp(x > 20.0f ? 20.0f : x), n = e * (e + 2.0f);
     *one_minus = 2.0f / (n + 2.0f);

@@ -3,48 +3,55 @@
 
 /* Philox 4x32-10 on PHILOX_BLOCKS neighbouring counters at once: word w of block b is draw 4 b + w of
  * the stream (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3; SC'11). */
-#define PHILOX_BLOCKS 16
-static void NN(philox)(uint64_t seed, uint64_t stream, uint64_t first_block, uint32_t word[4][PHILOX_BLOCKS])
+#define PHILOX_BLOCKS (MO_NN_BLOCK / 4)
+static inline void NN(philox_round)(uint32_t key0, uint32_t key1, uint32_t *restrict c0, uint32_t *restrict c1,
+                                    uint32_t *restrict c2, uint32_t *restrict c3)
 {
     for (int i = 0; i < PHILOX_BLOCKS; i++) {
-        uint64_t block = first_block + (uint64_t)i;
-        word[0][i] = (uint32_t)block;
-        word[1][i] = (uint32_t)(block >> 32);
+        uint64_t p0 = (uint64_t)c0[i] * 0xD2511F53u, p1 = (uint64_t)c2[i] * 0xCD9E8D57u;
+        c0[i] = (uint32_t)(p1 >> 32) ^ c1[i] ^ key0;
+        c1[i] = (uint32_t)p1;
+        c2[i] = (uint32_t)(p0 >> 32) ^ c3[i] ^ key1;
+        c3[i] = (uint32_t)p0;
+    }
+}
+
+static void NN(philox)(uint64_t seed, uint64_t stream, uint64_t first_block, uint32_t word[4][PHILOX_BLOCKS])
+{
+    for (uint32_t i = 0; i < PHILOX_BLOCKS; i++) {
+        word[0][i] = (uint32_t)first_block + i;     /* first_block is a multiple of PHILOX_BLOCKS: no carry */
+        word[1][i] = (uint32_t)(first_block >> 32);
         word[2][i] = (uint32_t)stream;
         word[3][i] = (uint32_t)(stream >> 32);
     }
     uint32_t key0 = (uint32_t)seed, key1 = (uint32_t)(seed >> 32);
     for (int round = 0; round < 10; round++, key0 += 0x9E3779B9u, key1 += 0xBB67AE85u)
-        for (int i = 0; i < PHILOX_BLOCKS; i++) {
-            uint64_t p0 = (uint64_t)word[0][i] * 0xD2511F53u, p1 = (uint64_t)word[2][i] * 0xCD9E8D57u;
-            uint32_t w0 = (uint32_t)(p1 >> 32) ^ word[1][i] ^ key0, w2 = (uint32_t)(p0 >> 32) ^ word[3][i] ^ key1;
-            word[0][i] = w0;
-            word[1][i] = (uint32_t)p1;
-            word[2][i] = w2;
-            word[3][i] = (uint32_t)p0;
-        }
+        NN(philox_round)(key0, key1, word[0], word[1], word[2], word[3]);
 }
 
-/* Elements begin to end; begin is a multiple of DROPOUT_STEP. */
-#define DROPOUT_STEP (4 * PHILOX_BLOCKS)
+/* Elements begin to end; begin is a multiple of MO_NN_BLOCK. */
+
 static void NN(dropout_range)(uint64_t seed, uint64_t stream, float p, size_t begin, size_t end, const float *x,
                               float *y, uint8_t *mask)
 {
-    float scale = p < 1.0f ? 1.0f / (1.0f - p) : 0.0f;
-    double below = (double)p * 4294967296.0;
-    uint64_t threshold = below <= 0.0 ? 0 : (uint64_t)below;    /* dropped: draw < threshold */
-    for (size_t at = begin; at < end; at += DROPOUT_STEP) {
-        uint32_t word[4][PHILOX_BLOCKS];
-        uint8_t keep[DROPOUT_STEP];
+    bool drops_all = p >= 1.0f;
+    float scale = drops_all ? 0.0f : 1.0f / (1.0f - p);
+    uint32_t threshold = drops_all || p <= 0.0f ? 0 : (uint32_t)((double)p * 4294967296.0);    /* dropped: draw < it */
+    for (size_t at = begin; at < end; at += MO_NN_BLOCK) {
+        uint32_t word[4][PHILOX_BLOCKS], draw[MO_NN_BLOCK];
         NN(philox)(seed, stream, at / 4, word);
         for (int i = 0; i < PHILOX_BLOCKS; i++)
             for (int w = 0; w < 4; w++)
-                keep[4 * i + w] = word[w][i] >= threshold;
-        size_t n = end - at < DROPOUT_STEP ? end - at : DROPOUT_STEP;
-        for (size_t i = 0; i < n; i++) {
-            mask[at + i] = keep[i];
-            y[at + i] = keep[i] ? x[at + i] * scale : 0.0f;
-        }
+                draw[4 * i + w] = word[w][i];
+        size_t n = end - at < MO_NN_BLOCK ? end - at : MO_NN_BLOCK;
+        const float *from = x + at;
+        float *to = y + at;
+        uint8_t *keep = mask + at;
+        for (size_t i = 0; i < n; i++)
+            keep[i] = !drops_all && draw[i] >= threshold;
+        _Pragma("GCC ivdep")
+        for (size_t i = 0; i < n; i++)
+            to[i] = !drops_all && draw[i] >= threshold ? from[i] * scale : 0.0f;
     }
 }
 

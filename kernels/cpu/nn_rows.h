@@ -176,16 +176,16 @@ static void NN(layernorm_grad_range)(int64_t begin, int64_t end, int64_t n, cons
 }
 
 /* Columns begin to end of dscale = sum of dy h and dbias = sum of dy over the rows, ROW_BLOCK rows in
- * float32 at a time and these sums in double. end - begin is at most COLUMN_BLOCK. */
-#define COLUMN_BLOCK 64
+ * float32 at a time and these sums in double. end - begin is at most MO_NN_COLUMNS. */
+
 #define ROW_BLOCK 32
 static void NN(layernorm_columns)(int64_t begin, int64_t end, int64_t rows, int64_t n, const float *x, const float *mean,
                                   const float *inv_std, const float *dy, float *dscale, float *dbias)
 {
-    double scale_sum[COLUMN_BLOCK] = {0}, bias_sum[COLUMN_BLOCK] = {0};
+    double scale_sum[MO_NN_COLUMNS] = {0}, bias_sum[MO_NN_COLUMNS] = {0};
     int64_t width = end - begin;
     for (int64_t top = 0; top < rows; top += ROW_BLOCK) {
-        float scale_part[COLUMN_BLOCK] = {0}, bias_part[COLUMN_BLOCK] = {0};
+        float scale_part[MO_NN_COLUMNS] = {0}, bias_part[MO_NN_COLUMNS] = {0};
         for (int64_t r = top; r < rows && r < top + ROW_BLOCK; r++) {
             const float *row = x + r * n + begin, *dy_row = dy + r * n + begin;
             float m = mean[r], s = inv_std[r];

@@ -1,0 +1,36 @@
+/* nn_table.h - the loops of nn_loops.h as compiled for one instruction set. */
+#ifndef MO_NN_TABLE_H
+#define MO_NN_TABLE_H
+
+#include "kernels/cpu/cpu.h"
+
+struct mo_nn_loops {
+    void (*unary)(enum mo_unary f, float a, float b, size_t n, const float *x, float *y);
+    void (*unary_grad)(enum mo_unary f, float a, float b, size_t n, const float *x, const float *y, const float *dy,
+                       float *dx, bool add);
+    void (*softmax)(bool log, int64_t begin, int64_t end, int64_t axis, int64_t inner, const float *x, float *y);
+    void (*softmax_grad)(bool log, int64_t begin, int64_t end, int64_t axis, int64_t inner, const float *y,
+                         const float *dy, float *dx, bool add);
+    void (*layernorm)(int64_t begin, int64_t end, int64_t n, float eps, const float *x, const float *scale,
+                      const float *bias, float *y, float *mean, float *inv_std);
+    void (*layernorm_grad)(int64_t begin, int64_t end, int64_t n, const float *x, const float *scale, const float *mean,
+                           const float *inv_std, const float *dy, float *dx);
+    /* at most MO_NN_COLUMNS columns */
+    void (*layernorm_columns)(int64_t begin, int64_t end, int64_t rows, int64_t n, const float *x, const float *mean,
+                              const float *inv_std, const float *dy, float *dscale, float *dbias);
+    /* begin is a multiple of MO_NN_BLOCK */
+    void (*dropout)(uint64_t seed, uint64_t stream, float p, size_t begin, size_t end, const float *x, float *y,
+                    uint8_t *mask);
+    void (*dropout_grad)(float p, size_t n, const uint8_t *mask, const float *dy, float *dx, bool add);
+    void (*gemm_csr)(int64_t begin, int64_t end, int64_t n, int64_t k, const int64_t *row_start, const int32_t *column,
+                     const float *value, bool tb, const float *b, const float *bias, float *y);
+    void (*gemm_csr_grad)(int64_t begin, int64_t end, int64_t m, int64_t n, int64_t k, const int64_t *row_start,
+                          const int32_t *column, const float *value, bool tb, const float *dy, float *db);
+};
+
+#define MO_NN_COLUMNS 64
+#define MO_NN_BLOCK 64
+
+extern const struct mo_nn_loops mo_nn_c, mo_nn_avx2, mo_nn_avx512;
+
+#endif
