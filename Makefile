@@ -35,7 +35,7 @@ ifdef CI
 endif
 OPT := $(if $(filter 1,$(DEBUG)),-O0,-O2)
 CPPFLAGS += -I. -Ilib -I$(G) -D_GNU_SOURCE -DMOPT_WITH_CUDA=$(WITH_CUDA)
-CFLAGS += -std=c11 $(OPT) -g -fPIC -fvisibility=hidden -ffp-contract=off -fno-math-errno $(WARN)
+CFLAGS += -std=c11 $(OPT) -g -fPIC -fvisibility=hidden -ffp-contract=off -fno-math-errno -fno-trapping-math $(WARN)
 ifneq ($(SAN),)
   CFLAGS  += -fsanitize=$(SAN) -fno-omit-frame-pointer
   LDFLAGS += -fsanitize=$(SAN)

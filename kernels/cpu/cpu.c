@@ -177,4 +177,8 @@ const struct mo_backend mo_backend_cpu = {
     .conv_new = mo_cpu_conv_new, .conv_free = mo_cpu_conv_free, .conv_scratch_bytes = mo_cpu_conv_scratch_bytes,
     .conv_pack = mo_cpu_conv_pack, .conv = mo_cpu_conv, .conv_grad_input = mo_cpu_conv_grad_input,
     .conv_grad_weight = mo_cpu_conv_grad_weight, .gemm = mo_cpu_gemm, .gemm_batched = mo_cpu_gemm_batched,
+    .unary = mo_cpu_unary, .unary_grad = mo_cpu_unary_grad, .softmax = mo_cpu_softmax,
+    .softmax_grad = mo_cpu_softmax_grad, .layernorm = mo_cpu_layernorm, .layernorm_grad = mo_cpu_layernorm_grad,
+    .dropout = mo_cpu_dropout, .dropout_grad = mo_cpu_dropout_grad, .gemm_csr = mo_cpu_gemm_csr,
+    .gemm_csr_grad = mo_cpu_gemm_csr_grad,
 };
