@@ -159,6 +159,44 @@ void mo_couple_axes(struct mo_couple *c, const struct mo_graph *g, mo_value_id a
             mo_couple_same(c, a, axis, b, axis);
 }
 
+/* ---- refit, permute ---- */
+
+bool mo_set_ints_input(struct mo_graph *g, struct mo_node *n, uint32_t i, const int64_t *values, int64_t count)
+{
+    const struct mo_value *old = mo_in(g, n, i);
+    enum mo_dtype dtype = old && old->dtype == MO_I32 ? MO_I32 : MO_I64;
+    struct mo_shape shape = mo_shape_of(1, count);
+    mo_value_id fresh = mo_graph_add_const(g, old ? old->name : "axes", dtype, &shape, NULL);
+    if (fresh == MO_NONE)
+        return false;
+    void *data = g->values[fresh].data;     /* nobody else knows it yet */
+    for (int64_t k = 0; k < count; k++)
+        if (dtype == MO_I32)
+            ((int32_t *)data)[k] = (int32_t)values[k];
+        else
+            ((int64_t *)data)[k] = values[k];
+    if (i >= n->n_in) {
+        mo_value_id *in = mo_arena_new(g->arena, i + 1, sizeof *in);
+        if (!in)
+            return false;
+        for (uint32_t k = 0; k <= i; k++)
+            in[k] = k < n->n_in ? n->in[k] : MO_NONE;
+        n->in = in;
+        n->n_in = i + 1;
+    }
+    n->in[i] = fresh;
+    return true;
+}
+
+enum mopt_status mo_replace_ints(struct mopt_ctx *ctx, struct mo_graph *g, struct mo_node *n, uint32_t i,
+                                 const int64_t *values, int64_t count)
+{
+    const struct mo_value *old = mo_in(g, n, i);
+    if (!old || !old->data)
+        return MOPT_OK;
+    return mo_set_ints_input(g, n, i, values, count) ? MOPT_OK : mo_no_memory(ctx, (uint64_t)count * 8, "a constant");
+}
+
 int mo_permuted_axis(const int *perm, int rank, int axis)
 {
     for (int k = 0; k < rank; k++)

@@ -54,6 +54,13 @@ size_t mo_part_bytes(size_t bytes);
 /* Axes of a and b that are equal in number and place, but for `except` (-1: none), are the same. */
 void mo_couple_axes(struct mo_couple *c, const struct mo_graph *g, mo_value_id a, mo_value_id b, int except);
 
+/* ---- refit, permute ---- */
+
+/* Input i becomes a new constant with these integers; false when out of memory. The inputs before i must be there. */
+bool mo_set_ints_input(struct mo_graph *g, struct mo_node *n, uint32_t i, const int64_t *values, int64_t count);
+/* The same where input i is a constant now; anything else is left alone. */
+MOPT_MUST_CHECK enum mopt_status mo_replace_ints(struct mopt_ctx *ctx, struct mo_graph *g, struct mo_node *n, uint32_t i,
+                                                 const int64_t *values, int64_t count);
 /* The place of old axis `axis` after a permutation. */
 int mo_permuted_axis(const int *perm, int rank, int axis);
 
