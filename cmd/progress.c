@@ -9,6 +9,7 @@
 
 #define PLAIN_EVERY_S 3.0
 #define BAR_EVERY_S 0.1
+#define SHORT_S 1.0
 enum { BAR_CELLS = 24 };
 
 static double now_s(void)
@@ -89,9 +90,11 @@ static void show(struct progress *p, const struct mopt_event *e)
     if (strncmp(p->phase, e->phase, sizeof p->phase - 1)) {
         snprintf(p->phase, sizeof p->phase, "%s", e->phase);
         p->start_s = now;
-        p->last_s = 0;
+        p->last_s = p->mode == PROGRESS_BAR ? 0 : now;
     }
     bool is_last = e->total > 0 && e->done >= e->total;
+    if (is_last && p->mode == PROGRESS_PLAIN && now - p->start_s < SHORT_S)
+        return; /* too short to be worth a line */
     if (!is_last && now - p->last_s < (p->mode == PROGRESS_BAR ? BAR_EVERY_S : PLAIN_EVERY_S))
         return;
     p->last_s = now;

@@ -52,7 +52,7 @@ hits=$(awk 'FNR == 1 { start = 0 }
 $hits"
 
 # ---- unfinished work ----
-hits=$(grep -nE 'TODO|FIXME|XXX' -r lib formats cmd kernels tests docs Makefile README.md --include='*.[ch]' --include='*.md' \
+hits=$(grep -nE '\b(TODO|FIXME|XXX)\b' -r lib formats cmd kernels tests docs Makefile README.md --include='*.[ch]' --include='*.md' \
     --include='*.sh' --include=Makefile 2>/dev/null | grep -v '^tests/lint.sh' || true)
 [ -z "$hits" ] || bad "unfinished:
 $hits"
