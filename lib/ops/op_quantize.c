@@ -6,6 +6,8 @@
  * inside the range, DQ passes it everywhere; the factors 1 / scale and scale cancel. */
 #include "lib/ops/quantized.h"
 
+#include <math.h>
+
 /* ---- QuantizeLinear ---- */
 
 static enum mopt_status infer_quantize(struct mopt_ctx *ctx, struct mo_graph *g, struct mo_node *n)
@@ -204,7 +206,7 @@ static enum mopt_status forward_dynamic(struct mo_run *r, const struct mo_node *
     r->be->range(r->dev, (size_t)n_x, mo_run_in(r, n, 0), range, n_nan);
     r->be->download(r->dev, found, range, sizeof found);
     float scale = (found[1] - found[0]) / 255;
-    float zero = scale > 0 ? mo_round_even(-found[0] / scale) : 0;
+    float zero = scale > 0 ? nearbyintf(-found[0] / scale) : 0;
     int32_t zero_int = (int32_t)MO_MIN(MO_MAX(zero, 0), 255);
     uint8_t zero_byte = (uint8_t)zero_int;
     float divisor = scale > 0 ? scale : 1;

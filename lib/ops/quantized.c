@@ -1,8 +1,6 @@
 /* quantized.c - see quantized.h. */
 #include "lib/ops/quantized.h"
 
-#include <math.h>
-
 bool mo_quantized_is_packed(enum mo_dtype type)
 {
     return mo_dtype_bits(type) > 0 && mo_dtype_bits(type) < 8;
@@ -11,11 +9,6 @@ bool mo_quantized_is_packed(enum mo_dtype type)
 bool mo_quantized_is_float(enum mo_dtype type)
 {
     return (type >= MO_F8E4M3FN && type <= MO_F8E5M2FNUZ) || type == MO_F4E2M1;
-}
-
-float mo_round_even(float x)
-{
-    return nearbyintf(x);
 }
 
 enum mopt_status mo_check_quantized(struct mopt_ctx *ctx, enum mo_dtype type)

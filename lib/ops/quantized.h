@@ -42,6 +42,5 @@ const float *mo_quantized_float(struct mo_run *r, const struct mo_value *v, cons
 /* y = f(x, scale) by the sizes of s. */
 void mo_quantized_by_scale(struct mo_run *r, enum mo_binary f,
                            const struct mo_quantized_scratch *s, const float *x, float *y);
-float mo_round_even(float x);
 
 #endif
