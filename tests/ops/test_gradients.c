@@ -71,30 +71,45 @@ static void fill(struct bench *b, char kind, size_t n, float *x)
     }
 }
 
-static mo_value_id add_ints(struct bench *b, const char *text, bool is_scalar)
+/* "0" before the colon: a scalar; nothing: a vector; else a shape. */
+static mo_value_id add_ints(struct bench *b, const char *text)
 {
-    int64_t ints[16];
+    int64_t ints[64];
     int n = 0;
-    while (*text) {
+    struct mo_shape shape = {0};
+    char *colon = strchr(text, ':');
+    for (const char *at = colon + 1; *at;) {
         char *end;
-        ints[n++] = strtoll(text, &end, 10);
-        text = *end == ',' ? end + 1 : end;
+        ck_assert_int_lt(n, 64);
+        ints[n++] = strtoll(at, &end, 10);
+        at = *end == ',' ? end + 1 : end;
     }
-    struct mo_shape shape = {.rank = is_scalar ? 0 : 1, .dim = {n}};
+    *colon = 0;
+    if (!*text)
+        shape = (struct mo_shape){.rank = 1, .dim = {n}};
+    else if (strcmp(text, "0"))
+        shape = parse_shape(text);
+    ck_assert_int_eq(mo_shape_elems(&shape), n);
     return mo_graph_add_const(b->g, "ints", MO_I64, &shape, ints);
 }
 
-static mo_value_id add_constant(struct bench *b, const char *text)
+static mo_value_id add_floats(struct bench *b, const char *text)
+{
+    float floats[16];
+    int n = 0;
+    for (char *end; *text; text = *end == ',' ? end + 1 : end)
+        floats[n++] = strtof(text, &end);
+    struct mo_shape shape = {.rank = n > 1, .dim = {n}};
+    return mo_graph_add_const(b->g, "floats", MO_F32, &shape, floats);
+}
+
+static mo_value_id add_constant(struct bench *b, char *text)
 {
     struct mo_shape scalar = {0};
-    if (!strncmp(text, "i0:", 3))
-        return add_ints(b, text + 3, true);
-    if (!strncmp(text, "i:", 2))
-        return add_ints(b, text + 2, false);
-    if (!strncmp(text, "f:", 2)) {
-        float f = strtof(text + 2, NULL);
-        return mo_graph_add_const(b->g, "float", MO_F32, &scalar, &f);
-    }
+    if (*text == 'i')
+        return add_ints(b, text + 1);
+    if (!strncmp(text, "f:", 2))
+        return add_floats(b, text + 2);
     if (!strncmp(text, "u:", 2)) {
         uint8_t u = (uint8_t)atoi(text + 2);
         return mo_graph_add_const(b->g, "byte", MO_U8, &scalar, &u);
@@ -332,8 +347,44 @@ START_TEST(gradients_of_tensors)
 }
 END_TEST
 
+/* Rounding has no slope to compare with: dy goes through both operators where x lies inside the range of the
+ * quantized type, here (0 - 3) / 4 and up, and nothing goes through elsewhere. */
+START_TEST(straight_through)
+{
+    static const struct gradient_case c = {"QuantizeLinear", 13, "2x8 f:0.25 u:3", ""};
+    struct bench b = {.ctx = mopt_open("cpu", 1), .rng = mo_rng_new(11, MO_RNG_TEST, 2)};
+    ck_assert_ptr_nonnull(b.ctx);
+    build(&b, &c);
+    struct mo_node *q = &b.g->nodes[b.g->n_nodes - 1];
+    mo_value_id quantized = q->out[0], scale = q->in[1], zero = q->in[2];
+    mo_value_id y = mo_graph_add_value(b.g, "float", MO_UNDEFINED, &(struct mo_shape){.rank = MO_UNKNOWN});
+    mo_graph_add_node(b.g, "DequantizeLinear", NULL, "dq", (mo_value_id[]){quantized, scale, zero}, 3, &y, 1);
+    b.g->outputs[0] = y;
+    b.g->values[quantized].is_output = false;
+    b.g->values[y].is_output = true;
+    ck_assert_msg(!mo_graph_sort(b.ctx, b.g), "%s", mopt_error(b.ctx));
+    start(&b, &c);
+    draw_weights(&b);
+    run_backward(&b);
+    int n_cut = 0;
+    for (size_t i = 0; i < 16; i++) {
+        bool is_inside = b.feed[0][i] >= -0.75f;
+        n_cut += !is_inside;
+        ck_assert_double_eq((double)b.run->grads[b.run->params[0].offset + i], is_inside ? b.weight[i] : 0);
+    }
+    ck_assert_int_gt(n_cut, 0);
+    mo_run_free(b.run);
+    mopt_model_free(b.model);
+    mopt_close(b.ctx);
+    free(b.weight);
+    free(b.feed[0]);
+}
+END_TEST
+
 static bool has_case(const char *type)
 {
+    if (!strcmp(type, "QuantizeLinear") || !strcmp(type, "DequantizeLinear"))
+        return true;    /* straight_through */
     for (const struct gradient_case *c = gradient_cases_nn; c->op; c++)
         if (!strcmp(c->op, type))
             return true;
@@ -364,6 +415,7 @@ Suite *suite_gradients(void)
     Suite *suite = suite_create("gradients");
     TCase *table = tcase_create("table"), *cases = tcase_create("cases");
     tcase_add_test(table, every_backward_has_a_case);
+    tcase_add_test(table, straight_through);
     tcase_add_loop_test(cases, gradients_of_networks, 0, count(gradient_cases_nn));
     tcase_add_loop_test(cases, gradients_of_tensors, 0, count(gradient_cases_tensor));
     suite_add_tcase(suite, table);

@@ -13,6 +13,7 @@
  *     F2x3       constant, random in -1 .. 1           c2x3   constant, in 0.5 .. 2
  *     b2x3       constant random booleans              f:0.5  constant float scalar
  *     i:1,-2     constant int64 vector                 i0:3   constant int64 scalar
+ *     i2x2:1,0,1,1   constant int64 of that shape      f:1,2  constant float vector
  *     u:3        constant uint8 scalar                 -      left out
  * attrs, separated by blanks: name=3, name=1,2 (ints), name=0.5 (float), name=word; a list with one
  * entry is written name=1, */
