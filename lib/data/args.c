@@ -186,8 +186,3 @@ double mo_draw_between(struct mo_rng *rng, double low, double high)
 {
     return low + (high - low) * (double)mo_rng_float(rng);
 }
-
-double mo_round_even(double x)
-{
-    return nearbyint(x);
-}

@@ -201,7 +201,7 @@ bool mo_center_crop(struct mo_scratch *scratch, struct mo_image *image, int heig
         if (!mo_pad(scratch, image, add_y / 2, add_x / 2, (add_y + 1) / 2, (add_x + 1) / 2, false))
             return false;
     }
-    int top = (int)mo_round_even((image->height - height) / 2.0), left = (int)mo_round_even((image->width - width) / 2.0);
+    int top = (int)nearbyint((image->height - height) / 2.0), left = (int)nearbyint((image->width - width) / 2.0);
     *image = mo_crop(image, top, left, height, width);
     return true;
 }

@@ -112,7 +112,6 @@ MOPT_MUST_CHECK enum mopt_status mo_args_values(struct mopt_ctx *ctx, struct mo_
 MOPT_MUST_CHECK enum mopt_status mo_step_room(struct mopt_ctx *ctx, struct mo_arena *arena, uint32_t n,
                                               struct mo_step *step);
 double mo_draw_between(struct mo_rng *rng, double low, double high);
-double mo_round_even(double x);                 /* Python's round() */
 
 /* ---- image arithmetic (image.c, color.c) -------------------------------------------- */
 

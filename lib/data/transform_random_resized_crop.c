@@ -36,7 +36,7 @@ static struct mo_image choose(const struct mo_step *step, struct mo_rng *rng, co
     for (int i = 0; i < TRIES; i++) {
         double part = area * mo_draw_between(rng, step->arg[LOW], step->arg[HIGH]);
         double ratio = exp(mo_draw_between(rng, log(min_ratio), log(max_ratio)));
-        int width = (int)mo_round_even(sqrt(part * ratio)), height = (int)mo_round_even(sqrt(part / ratio));
+        int width = (int)nearbyint(sqrt(part * ratio)), height = (int)nearbyint(sqrt(part / ratio));
         if (width > 0 && width <= image->width && height > 0 && height <= image->height) {
             int top = (int)mo_rng_below(rng, (uint32_t)(image->height - height + 1));
             int left = (int)mo_rng_below(rng, (uint32_t)(image->width - width + 1));
@@ -46,9 +46,9 @@ static struct mo_image choose(const struct mo_step *step, struct mo_rng *rng, co
     double ratio = (double)image->width / image->height; /* no part fits: the middle, as near as may be */
     int width = image->width, height = image->height;
     if (ratio < min_ratio)
-        height = (int)mo_round_even(width / min_ratio);
+        height = (int)nearbyint(width / min_ratio);
     else if (ratio > max_ratio)
-        width = (int)mo_round_even(height * max_ratio);
+        width = (int)nearbyint(height * max_ratio);
     return mo_crop(image, (image->height - height) / 2, (image->width - width) / 2, height, width);
 }
 

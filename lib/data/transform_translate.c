@@ -17,8 +17,8 @@ static enum mopt_status parse(struct mopt_ctx *ctx, struct mo_arena *arena, cons
 static bool apply(const struct mo_step *step, struct mo_rng *rng, struct mo_scratch *scratch, struct mo_image *image)
 {
     double most_x = step->arg[0] * image->width, most_y = step->arg[1] * image->height;
-    double right = mo_round_even(mo_draw_between(rng, -most_x, most_x));
-    double down = mo_round_even(mo_draw_between(rng, -most_y, most_y));
+    double right = nearbyint(mo_draw_between(rng, -most_x, most_x));
+    double down = nearbyint(mo_draw_between(rng, -most_y, most_y));
     return mo_affine(scratch, image, (const double[6]){1, 0, -right, 0, 1, -down}, false);
 }
 
