@@ -1,5 +1,6 @@
 /* translate: moved by a random whole number of pixels, up to a share of width and of height; outside 0. torchvision:
  * RandomAffine(0, translate=(X, Y)). */
+#include <math.h>
 #include "lib/data/transform.h"
 
 static enum mopt_status parse(struct mopt_ctx *ctx, struct mo_arena *arena, const char *args, struct mo_step *step)

@@ -4,6 +4,7 @@
  * with one scale, one for each index of an axis, or one for each block of an axis.
  * Gradients go straight through both (Bengio et al. 2013): Q passes dy where x lies
  * inside the range, DQ passes it everywhere; the factors 1 / scale and scale cancel. */
+#include <math.h>
 #include "lib/ops/quantized.h"
 
 #include <math.h>
