@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 
 #include "kernels/cpu/fast.h"
+#include "kernels/cpu/loops.h"
 #include "kernels/cpu/reference.h"
 #include "kernels/cpu/team.h"
 
@@ -77,6 +78,7 @@ static struct mo_device *open_with(int n_threads, enum mo_isa isa, char *why, si
         return NULL;
     }
     dev->isa = isa;
+    dev->loops = isa == MO_ISA_C ? NULL : isa == MO_ISA_AVX2 ? &mo_loops_avx2 : &mo_loops_avx512;
     dev->n_threads = n_threads < 1 ? 1 : n_threads;
     dev->workspace = aligned_alloc(64, MO_WORKSPACE_BYTES);
     dev->team = dev->n_threads > 1 ? mo_team_new(dev->n_threads) : NULL;
@@ -181,4 +183,7 @@ const struct mo_backend mo_backend_cpu = {
     .softmax_grad = mo_cpu_softmax_grad, .layernorm = mo_cpu_layernorm, .layernorm_grad = mo_cpu_layernorm_grad,
     .dropout = mo_cpu_dropout, .dropout_grad = mo_cpu_dropout_grad, .gemm_csr = mo_cpu_gemm_csr,
     .gemm_csr_grad = mo_cpu_gemm_csr_grad,
+    .batchnorm_stats = mo_cpu_batchnorm_stats, .batchnorm = mo_cpu_batchnorm, .batchnorm_grad = mo_cpu_batchnorm_grad,
+    .pool = mo_cpu_pool, .pool_grad = mo_cpu_pool_grad, .axpy = mo_cpu_axpy, .sgd_step = mo_cpu_sgd_step,
+    .adam_step = mo_cpu_adam_step, .rmsprop_step = mo_cpu_rmsprop_step, .sum_squares = mo_cpu_sum_squares,
 };

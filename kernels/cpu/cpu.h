@@ -11,6 +11,7 @@
 #include "kernels/backend.h"
 
 struct mo_team;
+struct mo_loops;
 
 /* Instruction sets, each includes those before it. MOPT_ISA=c, avx2, avx512f, avx512vnni, amx lowers the tier. */
 enum mo_isa { MO_ISA_C, MO_ISA_AVX2, MO_ISA_AVX512, MO_ISA_VNNI, MO_ISA_AMX };
@@ -22,6 +23,7 @@ struct mo_device {
     int n_threads;
     enum mo_isa isa;
     char text[96];                  /* what describe gives */
+    const struct mo_loops *loops;   /* inner loops of the tier (loops.h); NULL on the plain C tier */
     void *workspace;                /* MO_WORKSPACE_BYTES for partial sums within one kernel, 64-byte aligned */
     atomic_int has_error;
     char why[192];                  /* the first error since the last sync; valid when has_error */
