@@ -4,11 +4,15 @@
 #include <stdio.h>
 #include <string.h>
 
-extern const struct mo_source_format mo_format_csv, mo_format_idx;
+extern const struct mo_source_format mo_format_cifar, mo_format_csv, mo_format_idx, mo_format_imagefolder, mo_format_npy, mo_format_npz;
 
 static const struct mo_source_format *const formats[] = {
+    &mo_format_cifar,
     &mo_format_csv,
     &mo_format_idx,
+    &mo_format_imagefolder,
+    &mo_format_npy,
+    &mo_format_npz,
 };
 
 const struct mo_source_format *mo_source_format_at(size_t i)

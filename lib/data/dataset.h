@@ -33,6 +33,8 @@ struct mo_sample {
 };
 /* A growable buffer owned by one worker; a source may decode into it. */
 struct mo_sample_buffer { void *mem; size_t bytes; };
+/* At least that many bytes; NULL: no memory. What was there is lost. */
+void *mo_buffer_grow(struct mo_sample_buffer *buffer, size_t bytes);
 
 /* Filled by formats/; the struct is embedded first in the format's own. */
 struct mo_source {

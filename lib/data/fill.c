@@ -76,7 +76,7 @@ static enum mopt_status fill_image(const struct mo_filler *f, const struct mo_sa
     else if (fit->dtype == MO_U8)
         write_bytes(&image, d->is_interleaved, x);
     else {
-        float *floats = mo_buffer_need(&scratch->floats, fit->n_elems * sizeof *floats);
+        float *floats = mo_buffer_grow(&scratch->floats, fit->n_elems * sizeof *floats);
         if (!floats) {
             snprintf(why, why_bytes, "out of memory for an image");
             return MOPT_LIMIT;
@@ -104,7 +104,7 @@ enum mopt_status mo_fill_dense(const struct mo_filler *f, const struct mo_sample
             mo_convert(from, sample->data[k], fit->dtype, x[k], fit->n_elems);
             continue;
         }
-        float *floats = fit->dtype == MO_F32 ? x[k] : mo_buffer_need(&scratch->floats, fit->n_elems * sizeof *floats);
+        float *floats = fit->dtype == MO_F32 ? x[k] : mo_buffer_grow(&scratch->floats, fit->n_elems * sizeof *floats);
         if (!floats) {
             snprintf(why, why_bytes, "out of memory for a sample");
             return MOPT_LIMIT;

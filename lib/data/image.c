@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-void *mo_buffer_need(struct mo_sample_buffer *buffer, size_t bytes)
+void *mo_buffer_grow(struct mo_sample_buffer *buffer, size_t bytes)
 {
     if (bytes > buffer->bytes) {
         mo_mem_free(buffer->mem);
@@ -30,7 +30,7 @@ uint8_t *mo_scratch_image(struct mo_scratch *scratch, int height, int width, int
     if (height < 0 || width < 0 || !mo_mul_size(bytes, (size_t)channels, &bytes))
         return NULL;
     scratch->turn = !scratch->turn;
-    return mo_buffer_need(&scratch->image[scratch->turn], MO_MAX(bytes, (size_t)1));
+    return mo_buffer_grow(&scratch->image[scratch->turn], MO_MAX(bytes, (size_t)1));
 }
 
 static void set_image(struct mo_image *image, const uint8_t *pixels, int height, int width, int channels)
@@ -137,7 +137,7 @@ bool mo_resize(struct mo_scratch *scratch, struct mo_image *image, int height, i
     if (height == image->height && width == image->width)
         return true;
     size_t across_bytes = taps_bytes(image->width, width), down_bytes = taps_bytes(image->height, height);
-    char *mem = mo_buffer_need(&scratch->rows, across_bytes + down_bytes);
+    char *mem = mo_buffer_grow(&scratch->rows, across_bytes + down_bytes);
     if (!mem)
         return false;
     struct taps across = make_taps(mem, image->width, width);

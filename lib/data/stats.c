@@ -172,7 +172,7 @@ static enum mopt_status add_samples(struct mopt_ctx *ctx, struct mopt_dataset *d
     struct mo_source *source = d->train;
     const struct mo_indexes *part = &d->part[MO_SPLIT_TRAIN];
     size_t n = d->input[0].n_elems;
-    float *x = mo_buffer_need(&scratch->floats, n * sizeof *x);
+    float *x = mo_buffer_grow(&scratch->floats, n * sizeof *x);
     if (!x)
         return mo_no_memory(ctx, n * sizeof *x, "statistics");
     for (size_t i = 0; i < part->n; i++) {

@@ -18,8 +18,6 @@ struct mo_image { int height, width, channels; size_t stride; const uint8_t *pix
 /* Buffers of one worker: `image` results go back and forth between two of them. */
 struct mo_scratch { struct mo_sample_buffer image[2], rows, source, floats; int turn; };
 void mo_scratch_release(struct mo_scratch *scratch);
-/* At least that many bytes; NULL: no memory. What was there is lost. */
-void *mo_buffer_need(struct mo_sample_buffer *buffer, size_t bytes);
 /* Memory for a new image of that size, not where the last one is. */
 uint8_t *mo_scratch_image(struct mo_scratch *scratch, int height, int width, int channels);
 
