@@ -46,8 +46,7 @@ static bool hands_on(const struct mo_node *n)
     return false;
 }
 
-/* The constant that a parameter input is made of, or MO_NONE. */
-static mo_value_id source_constant(const struct mo_graph *g, mo_value_id v)
+mo_value_id mo_count_source(const struct mo_graph *g, mo_value_id v)
 {
     for (uint32_t steps = 0; v != MO_NONE && steps <= g->n_nodes; steps++) {
         if (g->values[v].data)
@@ -64,7 +63,7 @@ static bool is_parameter(const struct mo_graph *g, const struct mo_node *n, uint
 {
     if (!n->op || i >= 32 || !(n->op->params_in >> i & 1))
         return false;
-    *v = source_constant(g, n->in[i]);
+    *v = mo_count_source(g, n->in[i]);
     if (*v == MO_NONE)
         return false;
     const struct mo_value *value = &g->values[*v];

@@ -262,6 +262,8 @@ struct mo_counts {
     int64_t macs;                       /* of one forward pass at the given batch of 1; MO_UNKNOWN when an op cannot tell */
     uint64_t bytes;                     /* of all constants as stored */
 };
+/* The constant that an input is made of through operators that only move, cast or quantize, or MO_NONE. */
+mo_value_id mo_count_source(const struct mo_graph *g, mo_value_id v);
 /* Shapes must have been inferred (infer.h) for macs. */
 MOPT_MUST_CHECK enum mopt_status mo_count(struct mopt_ctx *ctx, const struct mo_graph *g, struct mo_counts *counts);
 

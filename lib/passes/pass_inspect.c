@@ -1,0 +1,188 @@
+/* pass_inspect.c - inspect: what is in the file. Reads the weights once and runs nothing. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/data/transform.h"
+#include "lib/graph/op.h"
+#include "lib/passes/inspect.h"
+
+struct inspect_options { bool all; };
+#define AT(field) offsetof(struct inspect_options, field)
+static const struct mopt_option options[] = {
+    { "all", MOPT_OPT_BOOL, AT(all), .help = "a row for every node, not only for those with weights or work" },
+    { 0 }
+};
+
+/* ---- the file -------------------------------------------------------------------------- */
+
+static void report_file(const struct mopt_model *m, struct mopt_report *report)
+{
+    struct mopt_report *file = mo_report_object(report, "file");
+    mo_report_set_int(file, "ir_version", m->ir_version);
+    for (uint32_t i = 0; i < m->n_imports; i++) {
+        const char *domain = m->imports[i].domain;
+        mo_report_set_int(mo_report_object(file, "opset"), domain[0] ? domain : "ai.onnx", m->imports[i].version);
+    }
+    if (m->producer_name)
+        mo_report_set_text(file, "producer", m->producer_name);
+    if (m->producer_version)
+        mo_report_set_text(file, "producer_version", m->producer_version);
+    if (m->graph.name && m->graph.name[0])
+        mo_report_set_text(file, "graph", m->graph.name);
+    mo_report_set_bool(file, "external_data", m->is_external);
+    for (uint32_t i = 0; i < m->n_metadata; i++)
+        mo_report_set_text(mo_report_object(file, "metadata"), m->metadata[i].key, m->metadata[i].value);
+}
+
+/* How the input was prepared in training, as numbers for other programs. A text that is none of ours is only shown
+ * with the metadata. */
+static void report_preparation(struct mo_job *job, struct mopt_report *report)
+{
+    const char *text = mo_model_meta(job->model, "mopt.transform");
+    struct mo_pipeline pipeline;
+    if (!text)
+        return;
+    if (mo_pipeline_parse(job->ctx, job->scratch, text, &pipeline)) {
+        mopt_clear(job->ctx);
+        return;
+    }
+    struct mopt_report *row = mo_report_object(report, "preprocess");
+    mo_report_set_text(row, "transform", text);
+    for (uint32_t i = 0; i < pipeline.n_steps; i++) {
+        const struct mo_step *step = &pipeline.steps[i];
+        bool moves = !strcmp(step->transform->name, "standardize") || !strcmp(step->transform->name, "normalize");
+        if (!moves || !step->is_settled)
+            continue;
+        struct mopt_report *mean = mo_report_list(row, "mean"), *sd = mo_report_list(row, "std");
+        for (uint32_t k = 0; k < step->n; k++) {
+            mo_report_set_number(mean, NULL, step->sub[k]);
+            mo_report_set_number(sd, NULL, step->div[k]);
+        }
+    }
+}
+
+static void report_values(const struct mo_graph *g, const mo_value_id *ids, uint32_t n, const char *key,
+                          struct mopt_report *report)
+{
+    struct mopt_report *list = mo_report_list(report, key);
+    char shape[256];
+    for (uint32_t i = 0; i < n; i++) {
+        const struct mo_value *v = &g->values[ids[i]];
+        if (v->is_input && v->is_initializer)
+            continue;
+        struct mopt_report *row = mo_report_object(list, NULL);
+        mo_report_set_text(row, "name", v->name);
+        mo_report_set_text(row, "type", mo_dtype_name(v->dtype));
+        mo_report_set_text(row, "shape", mo_inspect_shape(v, shape, sizeof shape));
+        bool is_dynamic = !mo_shape_known(v->has_declared ? &v->declared : &v->shape);
+        mo_report_set_bool(row, "dynamic", is_dynamic);
+    }
+}
+
+/* ---- operators ------------------------------------------------------------------------------ */
+
+struct kind { const char *type, *domain; int64_t n; bool is_known; };
+
+static int by_count(const void *a, const void *b)
+{
+    const struct kind *x = a, *y = b;
+    if (x->n != y->n)
+        return x->n < y->n ? 1 : -1;
+    int order = strcmp(x->type, y->type);
+    return order ? order : strcmp(x->domain, y->domain);
+}
+
+static void count_kind(struct kind *kinds, size_t *n, const struct mo_node *node)
+{
+    bool is_known = node->op || mo_node_is(node, "Constant");
+    for (size_t k = 0; k < *n; k++)
+        if (!strcmp(kinds[k].type, node->type) && !strcmp(kinds[k].domain, node->domain)) {
+            kinds[k].n++;
+            kinds[k].is_known &= is_known;
+            return;
+        }
+    kinds[(*n)++] = (struct kind){ node->type, node->domain, 1, is_known };
+}
+
+static enum mopt_status report_operators(struct mo_job *job, const struct mo_graph *g, struct mopt_report *report)
+{
+    struct kind *kinds = mo_arena_new(job->scratch, g->n_nodes + 1, sizeof *kinds);
+    if (!kinds)
+        return mo_no_memory(job->ctx, g->n_nodes * sizeof *kinds, "the report");
+    size_t n = 0;
+    for (mo_node_id i = 0; i < g->n_nodes; i++)
+        count_kind(kinds, &n, &g->nodes[i]);
+    qsort(kinds, n, sizeof *kinds, by_count);
+    struct mopt_report *list = mo_report_list(report, "operators");
+    for (size_t k = 0; k < n; k++) {
+        struct mopt_report *row = mo_report_object(list, NULL);
+        mo_report_set_text(row, "type", kinds[k].type);
+        if (kinds[k].domain[0])
+            mo_report_set_text(row, "domain", kinds[k].domain);
+        mo_report_set_int(row, "count", kinds[k].n);
+        if (!kinds[k].is_known)
+            mo_report_set_text(row, "note", "not known: kept as it is, cannot be run");
+    }
+    return MOPT_OK;
+}
+
+/* ---- all of it --------------------------------------------------------------------------------- */
+
+static enum mopt_status report_totals(struct mo_job *job, const struct mo_graph *g, bool has_shapes,
+                                      struct mopt_report *report)
+{
+    struct mo_counts counts;
+    MO_TRY(mo_count(job->ctx, g, &counts));
+    /* the file's own size while no step has changed the model; else what would be written */
+    uint64_t bytes = job->step ? 0 : job->model->file_bytes;
+    if (!bytes)
+        MO_TRY(job->ctx->io->model_bytes(job->ctx, job->model, &bytes));
+    struct mopt_report *totals = mo_report_object(report, "totals");
+    mo_report_set_int(totals, "parameters", counts.parameters);
+    mo_report_set_int(totals, "nonzero", counts.nonzero);
+    if (has_shapes && counts.macs != MO_UNKNOWN)
+        mo_report_set_int(totals, "macs", counts.macs);
+    else
+        mo_report_set_null(totals, "macs");
+    mo_report_set_int(totals, "bytes", (int64_t)bytes);
+    mo_report_set_int(totals, "constant_bytes", (int64_t)counts.bytes);
+    mo_report_set_int(totals, "nodes", g->n_nodes);
+    return MOPT_OK;
+}
+
+/* On a copy, since inference leaves its traces in shapes. */
+static enum mopt_status inspect(struct mo_job *job, struct mo_graph *g)
+{
+    const struct inspect_options *o = job->options;
+    MO_TRY(mo_graph_copy(job->ctx, g, &job->model->graph, false));
+    report_file(job->model, job->report);
+    report_preparation(job, job->report);
+    report_values(&job->model->graph, g->inputs, g->n_inputs, "inputs", job->report);
+    report_values(&job->model->graph, g->outputs, g->n_outputs, "outputs", job->report);
+    bool has_shapes = !mo_infer_sample(job->ctx, g, MO_FREE_DIM);
+    if (!has_shapes) {
+        mo_report_set_text(job->report, "shapes", mopt_error(job->ctx));
+        mo_warn(job->ctx, "inspect", "shapes are not known: %s", mopt_error(job->ctx));
+        mopt_clear(job->ctx);
+    }
+    MO_TRY(report_totals(job, g, has_shapes, job->report));
+    MO_TRY(report_operators(job, g, job->report));
+    return mo_inspect_layers(job, g, o->all, has_shapes, job->report);
+}
+
+static enum mopt_status run(struct mo_job *job)
+{
+    struct mo_graph g = { .arena = job->scratch };
+    enum mopt_status status = inspect(job, &g);
+    mo_graph_release(&g);
+    return status;
+}
+
+const struct mo_pass mo_pass_inspect = {
+    .name = "inspect",
+    .help = "what is in the file, and what can be done with it",
+    .options = options,
+    .options_bytes = sizeof(struct inspect_options),
+    .flags = MO_PASS_READS,
+    .run = run,
+};
