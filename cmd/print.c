@@ -172,7 +172,10 @@ static void print_line(const struct mopt_report *row, int depth)
         const char *key = mopt_report_key(row, i);
         switch (mopt_report_kind(cell)) {
         case MOPT_TEXT:
-            printf("%s%s", i ? "  " : "", mopt_report_text(cell, ""));
+            if (!strncmp(key, "not_", 4))
+                printf("  not %s (%s)", key + 4, mopt_report_text(cell, ""));
+            else
+                printf("%s%s", i ? "  " : "", mopt_report_text(cell, ""));
             break;
         case MOPT_BOOL:
             if (mopt_report_int(cell, 0))

@@ -59,11 +59,30 @@ mo_value_id mo_count_source(const struct mo_graph *g, mo_value_id v)
     return MO_NONE;
 }
 
+/* Weights that ConstantOfShape makes, as in models that are shipped without them: all have one value. */
+static bool is_filled(const struct mo_graph *g, mo_value_id v)
+{
+    mo_node_id from = g->values[v].producer;
+    return from != MO_NONE && mo_node_is(&g->nodes[from], "ConstantOfShape") && mo_value_elems(&g->values[v]) > 0;
+}
+
+static int64_t count_filled_nonzero(const struct mo_graph *g, mo_value_id v)
+{
+    const struct mo_attr *a = mo_node_attr(&g->nodes[g->values[v].producer], "value");
+    bool is_zero = !a || a->kind != MO_ATTR_TENSOR || a->tensors[0].dtype != MO_F32 ||
+                   mo_shape_elems(&a->tensors[0].shape) != 1 || *(const float *)a->tensors[0].data == 0;
+    return is_zero ? 0 : mo_value_elems(&g->values[v]);
+}
+
 static bool is_parameter(const struct mo_graph *g, const struct mo_node *n, uint32_t i, mo_value_id *v)
 {
     if (!n->op || i >= 32 || !(n->op->params_in >> i & 1))
         return false;
     *v = mo_count_source(g, n->in[i]);
+    if (*v == MO_NONE && is_filled(g, n->in[i])) {
+        *v = n->in[i];
+        return mo_value_elems(&g->values[*v]) > 1;
+    }
     if (*v == MO_NONE)
         return false;
     const struct mo_value *value = &g->values[*v];
@@ -104,7 +123,7 @@ enum mopt_status mo_count(struct mopt_ctx *ctx, const struct mo_graph *g, struct
                 continue;
             seen[v] = true;
             counts->parameters += mo_value_elems(&g->values[v]);
-            counts->nonzero += count_nonzero(&g->values[v]);
+            counts->nonzero += g->values[v].data ? count_nonzero(&g->values[v]) : count_filled_nonzero(g, v);
         }
     }
     mo_mem_free(seen);

@@ -104,14 +104,33 @@ static void count_kind(struct kind *kinds, size_t *n, const struct mo_node *node
     kinds[(*n)++] = (struct kind){ node->type, node->domain, 1, is_known };
 }
 
+static size_t count_nodes(const struct mo_graph *g)
+{
+    size_t n = g->n_nodes;
+    for (mo_node_id i = 0; i < g->n_nodes; i++)
+        for (uint32_t a = 0; a < g->nodes[i].n_attrs; a++)
+            for (size_t k = 0; g->nodes[i].attrs[a].graphs && k < g->nodes[i].attrs[a].n; k++)
+                n += count_nodes(g->nodes[i].attrs[a].graphs[k]);
+    return n;
+}
+
+static void count_kinds(struct kind *kinds, size_t *n, const struct mo_graph *g)
+{
+    for (mo_node_id i = 0; i < g->n_nodes; i++) {
+        count_kind(kinds, n, &g->nodes[i]);
+        for (uint32_t a = 0; a < g->nodes[i].n_attrs; a++)
+            for (size_t k = 0; g->nodes[i].attrs[a].graphs && k < g->nodes[i].attrs[a].n; k++)
+                count_kinds(kinds, n, g->nodes[i].attrs[a].graphs[k]);
+    }
+}
+
 static enum mopt_status report_operators(struct mo_job *job, const struct mo_graph *g, struct mopt_report *report)
 {
-    struct kind *kinds = mo_arena_new(job->scratch, g->n_nodes + 1, sizeof *kinds);
+    struct kind *kinds = mo_arena_new(job->scratch, count_nodes(g) + 1, sizeof *kinds);
     if (!kinds)
         return mo_no_memory(job->ctx, g->n_nodes * sizeof *kinds, "the report");
     size_t n = 0;
-    for (mo_node_id i = 0; i < g->n_nodes; i++)
-        count_kind(kinds, &n, &g->nodes[i]);
+    count_kinds(kinds, &n, g);
     qsort(kinds, n, sizeof *kinds, by_count);
     struct mopt_report *list = mo_report_list(report, "operators");
     for (size_t k = 0; k < n; k++) {
@@ -146,7 +165,7 @@ static enum mopt_status report_totals(struct mo_job *job, const struct mo_graph 
         mo_report_set_null(totals, "macs");
     mo_report_set_int(totals, "bytes", (int64_t)bytes);
     mo_report_set_int(totals, "constant_bytes", (int64_t)counts.bytes);
-    mo_report_set_int(totals, "nodes", g->n_nodes);
+    mo_report_set_int(totals, "nodes", (int64_t)count_nodes(g));
     return MOPT_OK;
 }
 
