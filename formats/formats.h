@@ -15,6 +15,12 @@ MOPT_MUST_CHECK enum mopt_status mo_model_bytes(struct mopt_ctx *ctx, const stru
 MOPT_MUST_CHECK enum mopt_status mo_source_open(struct mopt_ctx *ctx, const char *spec, enum mo_part part,
                                                 const char *schema, struct mo_source **source);
 
+/* tensor_file.c: one tensor in a file, .pb or .npy by its suffix. */
+MOPT_MUST_CHECK enum mopt_status mo_tensor_file_read(struct mopt_ctx *ctx, const char *path,
+                                                     struct mo_host_tensor *tensor);
+MOPT_MUST_CHECK enum mopt_status mo_tensor_file_write(struct mopt_ctx *ctx, const char *path,
+                                                      const struct mo_host_tensor *tensor, bool overwrite);
+
 /* report_json.c */
 MOPT_MUST_CHECK enum mopt_status mo_read_report(struct mopt_ctx *ctx, const char *path, struct mopt_report **report);
 MOPT_MUST_CHECK enum mopt_status mo_report_parse(struct mopt_ctx *ctx, const char *json, struct mopt_report **report);

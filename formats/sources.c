@@ -4,7 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-extern const struct mo_source_format mo_format_cifar, mo_format_csv, mo_format_idx, mo_format_imagefolder, mo_format_npy, mo_format_npz;
+extern const struct mo_source_format mo_format_cifar, mo_format_csv, mo_format_idx, mo_format_imagefolder, mo_format_npy,
+    mo_format_npz, mo_format_onnx_testdata, mo_format_svmlight;
 
 static const struct mo_source_format *const formats[] = {
     &mo_format_cifar,
@@ -13,6 +14,8 @@ static const struct mo_source_format *const formats[] = {
     &mo_format_imagefolder,
     &mo_format_npy,
     &mo_format_npz,
+    &mo_format_onnx_testdata,
+    &mo_format_svmlight,
 };
 
 const struct mo_source_format *mo_source_format_at(size_t i)

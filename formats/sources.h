@@ -7,6 +7,7 @@
 #ifndef MO_SOURCES_H
 #define MO_SOURCES_H
 
+#include "formats/formats.h"
 #include "lib/data/dataset.h"
 #include "lib/data/host_tensor.h"
 
@@ -32,15 +33,6 @@ struct mo_source_format {
                              const char *schema, struct mo_source **source);
 };
 const struct mo_source_format *mo_source_format_at(size_t i);       /* NULL past the end */
-
-/* mo_io.open_source. */
-MOPT_MUST_CHECK enum mopt_status mo_source_open(struct mopt_ctx *ctx, const char *spec, enum mo_part part,
-                                                const char *schema, struct mo_source **source);
-/* mo_io.read_tensor and write_tensor. */
-MOPT_MUST_CHECK enum mopt_status mo_tensor_file_read(struct mopt_ctx *ctx, const char *path,
-                                                     struct mo_host_tensor *tensor);
-MOPT_MUST_CHECK enum mopt_status mo_tensor_file_write(struct mopt_ctx *ctx, const char *path,
-                                                      const struct mo_host_tensor *tensor, bool overwrite);
 
 /* ---- for formats ---- */
 

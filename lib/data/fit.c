@@ -151,6 +151,22 @@ static enum mopt_status fit_image(struct mopt_ctx *ctx, struct mopt_dataset *d, 
     return fit_one(ctx, d, source, v, d->is_interleaved ? &interleaved : &planar, 0);
 }
 
+/* The last columns of a matrix are often empty and then missing in the file: a wider input is fed with zeros there. */
+static enum mopt_status fit_sparse(struct mopt_ctx *ctx, struct mopt_dataset *d, const struct mo_source *source,
+                                   const struct mo_value *v)
+{
+    struct mo_shape row = mo_shape_of(1, source->n_columns), rest = v->shape;
+    if (rest.rank > 1) {
+        rest.rank--;
+        memmove(rest.dim, rest.dim + 1, sizeof rest.dim - sizeof rest.dim[0]);
+        row.dim[0] = MO_MAX(row.dim[0], mo_shape_elems(&rest));
+    }
+    if (v->dtype != MO_F32)
+        return mo_fail(ctx, MOPT_UNSUPPORTED, "input '%s' is of type %s; sparse rows are float32", v->name,
+                       mo_dtype_name(v->dtype));
+    return fit_one(ctx, d, source, v, &row, 0);
+}
+
 enum mopt_status mo_fit_inputs(struct mopt_ctx *ctx, struct mopt_dataset *d, struct mo_source *source,
                                const struct mopt_model *model)
 {
@@ -172,10 +188,8 @@ enum mopt_status mo_fit_inputs(struct mopt_ctx *ctx, struct mopt_dataset *d, str
         MO_TRY(image_size(ctx, d, source));
         return fit_image(ctx, d, source, input[0]);
     }
-    if (source->kind == MO_SAMPLE_SPARSE) {
-        struct mo_shape row = mo_shape_of(1, source->n_columns);
-        return fit_one(ctx, d, source, input[0], &row, 0);
-    }
+    if (source->kind == MO_SAMPLE_SPARSE)
+        return fit_sparse(ctx, d, source, input[0]);
     for (uint32_t k = 0; k < n; k++)
         MO_TRY(fit_one(ctx, d, source, input[k], &source->shape[k], k));
     return MOPT_OK;
