@@ -50,6 +50,10 @@ const struct gradient_case gradient_cases_nn[] = {
     {"GlobalLpPool", 11, "~2x3x4x3", ""},
     {"GlobalLpPool", 11, "~2x3x4x3", "p=1"},
 
+    {"LpPool", 18, "~2x3x6x5", "kernel_shape=2,2 strides=2,2"},
+    {"LpPool", 18, "~2x3x6x5", "kernel_shape=3,2 strides=2,1 pads=1,0,1,1 p=3 ceil_mode=1"},
+    {"LpPool", 11, "~2x3x7", "kernel_shape=3, p=1 auto_pad=SAME_UPPER"},
+
     {"BatchNormalization", 15, "4x3x3x2 +3 3 F3 c3", "", .mode = MO_BN_FROZEN},
     {"BatchNormalization", 15, "4x3x3x2 +3 3 F3 c3", "epsilon=0.01", .mode = MO_BN_BATCH},
     {"BatchNormalization", 15, "16x3 +3 3 F3 c3", "", .mode = MO_BN_AUTO},
@@ -57,6 +61,8 @@ const struct gradient_case gradient_cases_nn[] = {
     {"LayerNormalization", 17, "3x4x5 +5 5", ""},
     {"LayerNormalization", 17, "3x4x5 +4x5", "axis=1 epsilon=0.01"},
     {"LayerNormalization", 17, "2x37 +37 37", ""},
+    {"RMSNormalization", 23, "3x4x5 +5", ""},
+    {"RMSNormalization", 23, "3x4x5 +4x5", "axis=1 epsilon=0.01"},
     {"InstanceNormalization", 11, "2x3x4x5 +3 3", ""},
     {"InstanceNormalization", 11, "2x3x7 +3 3", "epsilon=0.1"},
     {"GroupNormalization", 21, "2x6x3x2 +6 6", "num_groups=3"},
