@@ -228,14 +228,17 @@ static enum mopt_status parse_short(struct cli *cli, struct words *w, const char
         const struct shared *f = find_shared(NULL, 0, *letters);
         if (!f)
             return cli_usage(cli, "there is no option '-%c'", *letters);
-        if (f->kind == SHARED_BOOL) {
-            MO_CLI_TRY(set_shared(cli, f, NULL, true));
+        const struct mopt_option *row; /* a verb may have an option of its own by that name */
+        const struct shared *same;
+        find_flag(cli, f->name, strlen(f->name), &row, &same);
+        if (row ? row->kind == MOPT_OPT_BOOL : f->kind == SHARED_BOOL) {
+            MO_CLI_TRY(row ? set_option(cli, row, "true") : set_shared(cli, f, NULL, true));
             continue;
         }
         const char *value = letters[1] ? letters + 1 : w->at + 1 < w->argc ? w->argv[++w->at] : NULL;
         if (!value)
             return cli_usage(cli, "option '-%c' needs a value", *letters);
-        return set_shared(cli, f, value, true);
+        return row ? set_option(cli, row, value) : set_shared(cli, f, value, true);
     }
     return MOPT_OK;
 }
