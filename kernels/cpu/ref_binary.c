@@ -136,16 +136,16 @@ static inline double floor_mod(double u, double v)
 
 ROWS_FLOAT(f32, float, SAME, SAME, float, pow_f)
 ROWS_FLOAT(f64, double, SAME, SAME, double, pow_d)
-ROWS_FLOAT(f16, uint16_t, mo_f16_to_f32, mo_f32_to_f16, float, pow_f)
-ROWS_FLOAT(bf16, uint16_t, mo_bf16_to_f32, mo_f32_to_bf16, float, pow_f)
+ROWS_FLOAT(f16, uint16_t, mo_float_of_f16, mo_f16_of_float, float, pow_f)
+ROWS_FLOAT(bf16, uint16_t, mo_float_of_bf16, mo_bf16_of_float, float, pow_f)
 
 #define ARITHMETIC(t)                                                                                           \
-    [MO_ADD] = add_##t, [MO_SUB] = sub_##t, [MO_MUL] = mul_##t, [MO_DIV] = div_##t, [MO_POW] = pow_##t,          \
-    [MO_MIN_OF] = min_##t, [MO_MAX_OF] = max_##t, [MO_MOD] = mod_##t, [MO_FMOD] = fmod_##t,                      \
-    [MO_EQUAL] = equal_##t, [MO_LESS] = less_##t, [MO_LESS_EQUAL] = less_equal_##t, [MO_GREATER] = greater_##t,  \
+    [MO_ADD] = add_##t, [MO_SUB] = sub_##t, [MO_MUL] = mul_##t, [MO_DIV] = div_##t, [MO_POW] = pow_##t,         \
+    [MO_MIN_OF] = min_##t, [MO_MAX_OF] = max_##t, [MO_MOD] = mod_##t, [MO_FMOD] = fmod_##t,                     \
+    [MO_EQUAL] = equal_##t, [MO_LESS] = less_##t, [MO_LESS_EQUAL] = less_equal_##t, [MO_GREATER] = greater_##t, \
     [MO_GREATER_EQUAL] = greater_equal_##t
 #define BITWISE(t)                                                                                              \
-    [MO_BIT_AND] = bit_and_##t, [MO_BIT_OR] = bit_or_##t, [MO_BIT_XOR] = bit_xor_##t,                            \
+    [MO_BIT_AND] = bit_and_##t, [MO_BIT_OR] = bit_or_##t, [MO_BIT_XOR] = bit_xor_##t,                           \
     [MO_SHIFT_LEFT] = shl_##t, [MO_SHIFT_RIGHT] = shr_##t
 
 /* By ONNX element type. */
@@ -393,11 +393,11 @@ void mo_ref_unary_typed(struct mo_device *dev, enum mo_unary f, int dtype, doubl
     case 5: EACH(int16_t, SAME, (int16_t), unary_int)
     case 6: EACH(int32_t, SAME, (int32_t), unary_int)
     case 7: EACH(int64_t, SAME, (int64_t), unary_int)
-    case 10: EACH(uint16_t, mo_f16_to_f32, mo_f32_to_f16, (float)unary_double)
+    case 10: EACH(uint16_t, mo_float_of_f16, mo_f16_of_float, (float)unary_double)
     case 11: EACH(double, SAME, SAME, unary_double)
     case 12: EACH(uint32_t, SAME, (uint32_t), unary_int)
     case 13: EACH(uint64_t, SAME, (uint64_t), unary_u64)
-    case 16: EACH(uint16_t, mo_bf16_to_f32, mo_f32_to_bf16, (float)unary_double)
+    case 16: EACH(uint16_t, mo_float_of_bf16, mo_bf16_of_float, (float)unary_double)
     default: mo_device_latch(dev, "unary_typed: no kernel for this element type");
     }
 }

@@ -10,6 +10,9 @@
 
 enum { BLOCK = 256 };
 #define NOT_SATURATING 256
+#define ROUND_UP 512
+#define ROUND_DOWN 1024
+#define FLAGS (NOT_SATURATING | ROUND_UP | ROUND_DOWN)
 
 static bool is_int(int dtype)
 {
@@ -42,19 +45,20 @@ static double e8m0_to_double(uint8_t code)
     return code == 255 ? NAN : ldexp(1, code - 127);
 }
 
-/* The nearest power of two, halves up; ONNX's round_mode "up" is asked for by Cast itself. */
-static uint8_t double_to_e8m0(double x)
+/* A power of two by its exponent; what is too small or large is held at the border. */
+static uint8_t double_to_e8m0(double x, int flags)
 {
     if (isnan(x))
         return 255;
     x = fabs(x);
-    if (x < 0x1p-127)
+    if (x <= 0x1p-127)
         return 0;
     if (x >= 0x1p127)
         return 254;
     int exponent;
-    double m = frexp(x, &exponent);
-    return (uint8_t)(exponent - 1 + 127 + (m >= 0.75));
+    double m = frexp(x, &exponent);     /* x = m 2^exponent, 0.5 <= m < 1 */
+    bool is_up = flags & ROUND_UP ? m > 0.5 : flags & ROUND_DOWN ? false : m >= 0.75;
+    return (uint8_t)(exponent - 1 + 127 + is_up);
 }
 
 static bool get_double(int dtype, int64_t n, const void *x, double *out)
@@ -125,7 +129,7 @@ static int64_t truncated(double x)
     return x >= 0x1p63 ? INT64_MAX : x >= -0x1p63 ? (int64_t)x : INT64_MIN;
 }
 
-static bool put_double(int dtype, bool saturate, int64_t n, const double *in, void *y)
+static bool put_double(int dtype, int flags, int64_t n, const double *in, void *y)
 {
     switch (dtype) {
     case 1: PUT(float);
@@ -140,14 +144,14 @@ static bool put_double(int dtype, bool saturate, int64_t n, const double *in, vo
         return true;
     case 24:
         for (int64_t i = 0; i < n; i++)
-            ((uint8_t *)y)[i] = double_to_e8m0(in[i]);
+            ((uint8_t *)y)[i] = double_to_e8m0(in[i], flags);
         return true;
     default:
         break;
     }
     const struct mo_small_format *f = mo_small_format(dtype);
     if (f) {
-        bool to_max = saturate && f->bits <= 8;
+        bool to_max = !(flags & NOT_SATURATING) && f->bits <= 8;
         for (int64_t i = 0; i < n; i++) {
             uint32_t code = mo_small_encode(f, in[i], to_max);
             if (f->bits == 16)
@@ -185,10 +189,10 @@ static int64_t elem_bytes(int dtype)
             y[i] = (D)(expr);                                                                                   \
         }                                                                                                       \
     }
-DIRECT(f32_to_f16, float, uint16_t, mo_f32_to_f16(v))
-DIRECT(f16_to_f32, uint16_t, float, mo_f16_to_f32(v))
-DIRECT(f32_to_bf16, float, uint16_t, mo_f32_to_bf16(v))
-DIRECT(bf16_to_f32, uint16_t, float, mo_bf16_to_f32(v))
+DIRECT(f32_to_f16, float, uint16_t, mo_f16_of_float(v))
+DIRECT(f16_to_f32, uint16_t, float, mo_float_of_f16(v))
+DIRECT(f32_to_bf16, float, uint16_t, mo_bf16_of_float(v))
+DIRECT(bf16_to_f32, uint16_t, float, mo_float_of_bf16(v))
 DIRECT(f32_to_f64, float, double, v)
 DIRECT(f64_to_f32, double, float, v)
 DIRECT(u8_to_f32, uint8_t, float, v)
@@ -209,8 +213,7 @@ static const struct { int from, to; direct_fn *fn; } direct[] = {
 
 struct cast_work {
     struct mo_device *dev;
-    int from, to;
-    bool saturate;
+    int from, to, flags;
     direct_fn *fn;
     const char *x;
     char *y;
@@ -221,7 +224,7 @@ static bool cast_block(const struct cast_work *w, int64_t n, const void *x, void
     union { double d[BLOCK]; int64_t i[BLOCK]; } mid;
     if (is_int(w->from) && is_int(w->to))
         return get_int(w->from, n, x, mid.i) && put_int(w->to, n, mid.i, y);
-    return get_double(w->from, n, x, mid.d) && put_double(w->to, w->saturate, n, mid.d, y);
+    return get_double(w->from, n, x, mid.d) && put_double(w->to, w->flags, n, mid.d, y);
 }
 
 static void cast_elems(void *arg, int64_t begin, int64_t end)
@@ -243,7 +246,7 @@ static void cast_elems(void *arg, int64_t begin, int64_t end)
 
 void mo_ref_cast(struct mo_device *dev, int from, int to, size_t n, const void *x, void *y)
 {
-    struct cast_work w = { dev, from, to & ~NOT_SATURATING, !(to & NOT_SATURATING), NULL, x, y };
+    struct cast_work w = { dev, from, to & ~FLAGS, to & FLAGS, NULL, x, y };
     if (from == w.to && from != 9) {
         memcpy(y, x, n * (size_t)elem_bytes(from));
         return;

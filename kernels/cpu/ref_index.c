@@ -55,11 +55,11 @@ static void scatter_one(struct mo_device *dev, int dtype, enum mo_scatter f, con
     case 5: STEP(int16_t, SAME, (int16_t))
     case 6: STEP(int32_t, (uint32_t), (int32_t))
     case 7: STEP(int64_t, (uint64_t), (int64_t))
-    case 10: STEP(uint16_t, mo_f16_to_f32, mo_f32_to_f16)
+    case 10: STEP(uint16_t, mo_float_of_f16, mo_f16_of_float)
     case 11: STEP(double, SAME, SAME)
     case 12: STEP(uint32_t, SAME, SAME)
     case 13: STEP(uint64_t, SAME, SAME)
-    case 16: STEP(uint16_t, mo_bf16_to_f32, mo_f32_to_bf16)
+    case 16: STEP(uint16_t, mo_float_of_bf16, mo_bf16_of_float)
     default: mo_device_latch(dev, "scatter: no kernel for element type %d", dtype);
     }
 }
@@ -230,11 +230,11 @@ void mo_ref_resample_grad(struct mo_device *dev, int64_t outer, int64_t n_x, int
 
 static uint16_t half_of(double x)
 {
-    return mo_f32_to_f16((float)x);
+    return mo_f16_of_float((float)x);
 }
 static uint16_t bfloat_of(double x)
 {
-    return mo_f32_to_bf16((float)x);
+    return mo_bf16_of_float((float)x);
 }
 
 #define ARANGE(T, STORE)                                                                                        \
@@ -310,8 +310,8 @@ void mo_ref_classify(struct mo_device *dev, int dtype, unsigned which, size_t n,
     switch (dtype) {
     case 1: CLASSIFY(float, SAME);
     case 11: CLASSIFY(double, SAME);
-    case 10: CLASSIFY(uint16_t, mo_f16_to_f32);
-    case 16: CLASSIFY(uint16_t, mo_bf16_to_f32);
+    case 10: CLASSIFY(uint16_t, mo_float_of_f16);
+    case 16: CLASSIFY(uint16_t, mo_float_of_bf16);
 #define DECODE(code) mo_small_decode(small, code)
     case 17: case 18: case 19: case 20: CLASSIFY(uint8_t, DECODE);
     default: mo_device_latch(dev, "classify: no kernel for element type %d", dtype);
@@ -372,11 +372,11 @@ void mo_ref_cumsum(struct mo_device *dev, int dtype, bool exclusive, bool revers
     case 1: CUMSUM(float, double, SAME, (float));
     case 6: CUMSUM(int32_t, uint32_t, (uint32_t), (int32_t));
     case 7: CUMSUM(int64_t, uint64_t, (uint64_t), (int64_t));
-    case 10: CUMSUM(uint16_t, float, mo_f16_to_f32, mo_f32_to_f16);
+    case 10: CUMSUM(uint16_t, float, mo_float_of_f16, mo_f16_of_float);
     case 11: CUMSUM(double, double, SAME, SAME);
     case 12: CUMSUM(uint32_t, uint32_t, SAME, SAME);
     case 13: CUMSUM(uint64_t, uint64_t, SAME, SAME);
-    case 16: CUMSUM(uint16_t, float, mo_bf16_to_f32, mo_f32_to_bf16);
+    case 16: CUMSUM(uint16_t, float, mo_float_of_bf16, mo_bf16_of_float);
     default: mo_device_latch(dev, "cumsum: no kernel for element type %d", dtype);
     }
 }

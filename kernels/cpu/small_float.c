@@ -7,7 +7,7 @@ static const struct mo_small_format e4m3fn = { 3, 7, 8, 0x7e, 0x7f, 0x7f, false 
 static const struct mo_small_format e4m3fnuz = { 3, 8, 8, 0x7f, 0x80, 0x80, true };
 static const struct mo_small_format e5m2 = { 2, 15, 8, 0x7b, 0x7c, 0x7f, false };
 static const struct mo_small_format e5m2fnuz = { 2, 16, 8, 0x7f, 0x80, 0x80, true };
-static const struct mo_small_format e2m1 = { 1, 1, 4, 0x7, 0x7, 0x7, false };    /* neither infinity nor NaN */
+static const struct mo_small_format e2m1 = { 1, 1, 4, 0x7, 0x7, 0x8, false };    /* no infinity; NaN becomes -0 */
 
 const struct mo_small_format *mo_small_format(int dtype)
 {

@@ -32,11 +32,11 @@ static inline float mo_f32_of_bits(uint32_t u)
     return x;
 }
 
-static inline float mo_bf16_to_f32(uint16_t h)
+static inline float mo_float_of_bf16(uint16_t h)
 {
     return mo_f32_of_bits((uint32_t)h << 16);
 }
-static inline uint16_t mo_f32_to_bf16(float x)
+static inline uint16_t mo_bf16_of_float(float x)
 {
     uint32_t u = mo_f32_bits(x);
     if ((u & 0x7fffffffu) > 0x7f800000u)
@@ -45,14 +45,14 @@ static inline uint16_t mo_f32_to_bf16(float x)
 }
 
 /* A half's exponent and mantissa moved into a float's place are the value times 2^-112. */
-static inline float mo_f16_to_f32(uint16_t h)
+static inline float mo_float_of_f16(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000u) << 16, magnitude = (uint32_t)(h & 0x7fffu) << 13;
     if (magnitude >= 0x0f800000u)
         return mo_f32_of_bits(sign | 0x7f800000u | (magnitude & 0x007fffffu));
     return mo_f32_of_bits(mo_f32_bits(mo_f32_of_bits(magnitude) * 0x1p112f) | sign);
 }
-static inline uint16_t mo_f32_to_f16(float x)
+static inline uint16_t mo_f16_of_float(float x)
 {
     uint32_t u = mo_f32_bits(x), sign = u >> 16 & 0x8000u, a = u & 0x7fffffffu;
     if (a > 0x7f800000u)

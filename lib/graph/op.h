@@ -75,6 +75,9 @@ struct mo_op {
      * element or PARAM_SCALAR is set: Conv 0b110, BatchNormalization 0b110, Add 0b11, Gather 0b1. Constants at other inputs are
      * part of the formula. */
     unsigned params_in;
+    /* bit k: the elements of input k are read by infer (axes, sizes): where they are no constants the node waits for
+     * them while running. */
+    unsigned values_in;
     unsigned state_in;              /* likewise: not trained by gradient but changed by training (running mean, variance) */
     struct mo_quant quant;
 };

@@ -142,6 +142,7 @@ const struct mo_op mo_op_cum_sum = {
     .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1,
     .params_bytes = sizeof(struct cumsum),
     .infer = infer_cumsum, .forward = forward_cumsum, .backward = backward_cumsum,
+    .values_in = 1u << 1,
     .macs = mo_macs_zero, .couple = couple_cumsum,
 };
 
@@ -240,6 +241,7 @@ const struct mo_op mo_op_topk = {
     .min_in = 1, .max_in = 2, .min_out = 1, .max_out = 2,
     .params_bytes = sizeof(struct topk),
     .infer = infer_topk, .forward = forward_topk, .backward = backward_topk,
+    .values_in = 1u << 1,
     .macs = mo_macs_zero,
     .scratch_bytes = scratch_topk,
     .backward_reads = 1u << 17,
@@ -305,6 +307,7 @@ const struct mo_op mo_op_one_hot = {
     .min_in = 3, .max_in = 3, .min_out = 1, .max_out = 1,
     .params_bytes = sizeof(struct one_hot),
     .infer = infer_one_hot, .forward = forward_one_hot,
+    .values_in = 1u << 1,
     .macs = mo_macs_zero,
     .scratch_bytes = scratch_one_hot,
 };

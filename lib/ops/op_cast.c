@@ -5,7 +5,7 @@
 #include <string.h>
 
 struct cast {
-    int to;             /* + 256: float8 without saturation */
+    int to;             /* as the kernel takes it: with how to round */
 };
 
 static bool is_packed(enum mo_dtype dtype)
@@ -22,9 +22,9 @@ static enum mopt_status infer_to(struct mopt_ctx *ctx, struct mo_graph *g, struc
         return mo_fail(ctx, MOPT_DATA, "cast to element type %d", (int)to);
     if (to == MO_STRING || x->dtype == MO_STRING)
         return mo_fail(ctx, MOPT_UNSUPPORTED, "casts from and to strings");
-    if (to == MO_F8E8M0 && strcmp(round, "nearest"))
-        return mo_fail(ctx, MOPT_UNSUPPORTED, "round_mode '%s' to %s, 'nearest' would do", round, mo_dtype_name(to));
     p->to = (int)to + (mo_node_int(n, "saturate", 1) ? 0 : 256);
+    if (to == MO_F8E8M0)
+        p->to += !strcmp(round, "up") ? 512 : !strcmp(round, "down") ? 1024 : 0;
     struct mo_shape shape = x->shape;
     mo_set_out(g, n, 0, to, &shape);
     if (shape.rank < 0 || shape.rank > 1 || (!x->known && !x->data) || mo_dtype_is_float(x->dtype))
@@ -44,7 +44,11 @@ static enum mopt_status infer_cast(struct mopt_ctx *ctx, struct mo_graph *g, str
 
 static enum mopt_status infer_cast_like(struct mopt_ctx *ctx, struct mo_graph *g, struct mo_node *n)
 {
-    return infer_to(ctx, g, n, mo_in(g, n, 1)->dtype);
+    const struct mo_shape shape = mo_in(g, n, 0)->shape;
+    if (mo_in(g, n, 1)->dtype != MO_UNDEFINED)
+        return infer_to(ctx, g, n, mo_in(g, n, 1)->dtype);
+    mo_set_out(g, n, 0, MO_UNDEFINED, &shape);
+    return MOPT_OK;
 }
 
 /* Scratch: the input unpacked, then the output before it is packed. */

@@ -73,6 +73,7 @@ const struct mo_op mo_op_constant_of_shape = {
     .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
     .params_bytes = sizeof(struct fill),
     .infer = infer_fill, .forward = forward_fill,
+    .values_in = 1,
     .macs = mo_macs_zero,
 };
 
@@ -174,5 +175,6 @@ const struct mo_op mo_op_range = {
     .min_in = 3, .max_in = 3, .min_out = 1, .max_out = 1,
     .params_bytes = sizeof(struct range),
     .infer = infer_range, .forward = forward_range,
+    .values_in = 7,
     .macs = mo_macs_zero,
 };

@@ -182,5 +182,6 @@ const struct mo_op mo_op_trilu = {
     .min_in = 1, .max_in = 2, .min_out = 1, .max_out = 1,
     .params_bytes = sizeof(struct trilu),
     .infer = infer_trilu, .forward = forward_trilu, .backward = backward_trilu,
+    .values_in = 1u << 1,
     .macs = mo_macs_zero, .couple = couple_trilu,
 };

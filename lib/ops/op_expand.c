@@ -74,6 +74,7 @@ const struct mo_op mo_op_expand = {
     .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1,
     .flags = MO_OP_ADDS_GRAD,
     .infer = infer_expand, .forward = forward_expand, .backward = backward_expand,
+    .values_in = 1u << 1,
     .macs = mo_macs_zero, .couple = couple_expand, .refit = mo_refit_reshape,
     .params_in = 1,
     .quant = { .kind = MO_QUANT_MOVE },
@@ -164,6 +165,7 @@ const struct mo_op mo_op_tile = {
     .flags = MO_OP_ADDS_GRAD,
     .params_bytes = sizeof(struct tile),
     .infer = infer_tile, .forward = forward_tile, .backward = backward_tile,
+    .values_in = 1u << 1,
     .macs = mo_macs_zero, .couple = couple_tile,
     .quant = { .kind = MO_QUANT_MOVE },
 };

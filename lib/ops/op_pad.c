@@ -285,6 +285,7 @@ const struct mo_op mo_op_pad = {
     .min_in = 1, .max_in = 4, .min_out = 1, .max_out = 1,
     .params_bytes = sizeof(struct pad),
     .infer = infer, .forward = forward, .backward = backward,
+    .values_in = 1u << 1 | 1u << 3,
     .macs = mo_macs_zero, .couple = couple, .permute = permute,
     .scratch_bytes = scratch_bytes,
 };

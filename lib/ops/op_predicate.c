@@ -88,5 +88,6 @@ const struct mo_op mo_op_non_zero = {
     .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
     .params_bytes = sizeof(struct test),
     .infer = infer_nonzero, .forward = forward_nonzero,
+    .values_in = 1,
     .macs = mo_macs_zero,
 };

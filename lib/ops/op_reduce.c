@@ -19,6 +19,21 @@ static enum mo_dtype work_dtype(enum mo_dtype dtype)
     }
 }
 
+/* The product of a shape is a number of elements. */
+static void infer_known(struct mo_graph *g, const struct mo_node *n, enum mo_reduce f)
+{
+    int64_t *known = mo_known_out(g, n, 0), count = mo_value_elems(mo_in(g, n, 0)), result = f == MO_REDUCE_PROD;
+    if (!known || (f != MO_REDUCE_PROD && f != MO_REDUCE_SUM))
+        return;
+    for (int64_t k = 0; k < count; k++) {
+        int64_t v = mo_known_in(g, n, 0, k);
+        if (v == MO_VALUE_UNKNOWN || (f == MO_REDUCE_PROD ? __builtin_mul_overflow(result, v, &result)
+                                                          : __builtin_add_overflow(result, v, &result)))
+            return;
+    }
+    known[0] = result;
+}
+
 static enum mopt_status infer_as(struct mopt_ctx *ctx, struct mo_graph *g, struct mo_node *n, enum mo_reduce f)
 {
     struct reduce *p = n->params;
@@ -49,6 +64,8 @@ static enum mopt_status infer_as(struct mopt_ctx *ctx, struct mo_graph *g, struc
         else if (p->keeps)
             y.dim[y.rank++] = 1;
     mo_set_out(g, n, 0, x->dtype, &y);
+    if (x->shape.rank == 1 && p->is_reduced[0] && (x->known || x->data))
+        infer_known(g, n, f);
     return MOPT_OK;
 }
 
@@ -135,6 +152,7 @@ static bool permute(struct mo_graph *g, struct mo_node *n, const int *perm, int 
         .min_in = 1, .max_in = 2, .min_out = 1, .max_out = 1,                                                   \
         .flags = MO_OP_ADDS_GRAD,                                                                               \
         .params_bytes = sizeof(struct reduce),                                                                  \
+        .values_in = 1u << 1,                                                                                   \
         .infer = infer_##id, .forward = forward, .backward = backward,                                          \
         .macs = mo_macs_zero, .couple = couple, .permute = permute,                                             \
         .scratch_bytes = scratch_bytes,                                                                         \

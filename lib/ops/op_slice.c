@@ -225,6 +225,7 @@ const struct mo_op mo_op_slice = {
     .flags = MO_OP_ADDS_GRAD,
     .params_bytes = sizeof(struct slice),
     .infer = infer, .forward = forward, .backward = backward,
+    .values_in = 0x1e,
     .macs = mo_macs_zero, .couple = couple, .refit = refit, .permute = permute,
     .quant = { .kind = MO_QUANT_MOVE },
 };

@@ -3,10 +3,13 @@
  * num_outputs the last share may be smaller. dx is the dy's one behind the other. */
 #include "lib/ops/tensor.h"
 
+#include <string.h>
+
 enum { MAX_PARTS = 1024 };
 
 struct split {
     int axis;
+    const int64_t *size;        /* of each output, those left out too; NULL: not known */
 };
 
 /* Sizes of all outputs; false when they are not known. */
@@ -48,7 +51,7 @@ static enum mopt_status infer(struct mopt_ctx *ctx, struct mo_graph *g, struct m
     struct split *p = n->params;
     const struct mo_value *x = mo_in(g, n, 0);
     struct mo_shape y = x->shape;
-    int64_t size[MAX_PARTS], at = 0;
+    int64_t size[MAX_PARTS], at = 0, *kept;
     bool is_known = false;
     MO_TRY(mo_check_movable(ctx, x->dtype));
     if (n->n_out > MAX_PARTS)
@@ -56,6 +59,12 @@ static enum mopt_status infer(struct mopt_ctx *ctx, struct mo_graph *g, struct m
     if (y.rank != MO_UNKNOWN) {
         MO_TRY(mo_axis(ctx, mo_node_int(n, "axis", 0), y.rank, &p->axis));
         MO_TRY(read_sizes(ctx, g, n, y.dim[p->axis], size, &is_known));
+    }
+    if (is_known) {
+        p->size = kept = mo_arena_new(g->arena, n->n_out, sizeof *kept);
+        if (!kept)
+            return mo_no_memory(ctx, n->n_out * sizeof *kept, "sizes");
+        memcpy(kept, size, n->n_out * sizeof *kept);
     }
     for (uint32_t k = 0; k < n->n_out; k++) {
         if (y.rank != MO_UNKNOWN)
@@ -71,24 +80,13 @@ static enum mopt_status infer(struct mopt_ctx *ctx, struct mo_graph *g, struct m
     return MOPT_OK;
 }
 
-/* Where output k begins in x, in elements. An output that is left out has a size too, so sizes are read again. */
-static enum mopt_status offsets(struct mo_run *r, const struct mo_node *n, int64_t *size, int64_t *stride)
-{
-    const struct split *p = n->params;
-    const struct mo_shape *x = &mo_in(r->graph, n, 0)->shape;
-    bool is_known;
-    mo_dense_strides(x, stride);
-    MO_TRY(read_sizes(r->ctx, r->graph, n, x->dim[p->axis], size, &is_known));
-    return is_known ? MOPT_OK : mo_fail(r->ctx, MOPT_UNSUPPORTED, "the sizes are not known");
-}
-
 static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
 {
     const struct split *p = n->params;
     const char *x = mo_run_in(r, n, 0);
     size_t bytes = mo_elem_bytes(mo_in(r->graph, n, 0)->dtype);
-    int64_t size[MAX_PARTS], stride[MO_MAX_RANK], dense[MO_MAX_RANK], at = 0;
-    MO_TRY(offsets(r, n, size, stride));
+    int64_t stride[MO_MAX_RANK], dense[MO_MAX_RANK], at = 0;
+    mo_dense_strides(&mo_in(r->graph, n, 0)->shape, stride);
     for (uint32_t k = 0; k < n->n_out; k++) {
         if (n->out[k] != MO_NONE) {
             const struct mo_shape *y = &mo_out(r->graph, n, k)->shape;
@@ -96,7 +94,7 @@ static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
             r->be->copy_strided(r->dev, bytes, y->rank, y->dim, stride, dense,
                                 x + (size_t)(at * stride[p->axis]) * bytes, mo_run_out(r, n, k));
         }
-        at += size[k];
+        at += p->size[k];
     }
     return MOPT_OK;
 }
@@ -106,16 +104,16 @@ static enum mopt_status backward(struct mo_run *r, const struct mo_node *n)
     const struct split *p = n->params;
     float *dx = mo_run_grad_in(r, n, 0);
     bool add = mo_run_adds(r, n, 0);
-    int64_t size[MAX_PARTS], stride[MO_MAX_RANK], dense[MO_MAX_RANK], at = 0;
+    int64_t stride[MO_MAX_RANK], dense[MO_MAX_RANK], at = 0;
     if (!dx)
         return MOPT_OK;
-    MO_TRY(offsets(r, n, size, stride));
+    mo_dense_strides(&mo_in(r->graph, n, 0)->shape, stride);
     if (!add)
         mo_zero(r, sizeof *dx, mo_value_elems(mo_in(r->graph, n, 0)), dx);
     for (uint32_t k = 0; k < n->n_out; k++) {
         const float *dy = mo_run_grad_out(r, n, k);
         float *to = dx + at * stride[p->axis];
-        at += size[k];
+        at += p->size[k];
         if (!dy)
             continue;
         const struct mo_shape *y = &mo_out(r->graph, n, k)->shape;
@@ -184,6 +182,7 @@ const struct mo_op mo_op_split = {
     .flags = MO_OP_ADDS_GRAD,
     .params_bytes = sizeof(struct split),
     .infer = infer, .forward = forward, .backward = backward,
+    .values_in = 1u << 1,
     .macs = mo_macs_zero, .couple = couple, .refit = refit, .permute = permute,
     .quant = { .kind = MO_QUANT_MOVE },
 };

@@ -295,8 +295,13 @@ static enum mopt_status prepare(struct mo_run *run, struct mo_plan *plan)
 
 /* ---- the whole ------------------------------------------------------------------------------------------- */
 
-static bool has_unknown_shapes(const struct mo_graph *g)
+static bool waits_for_data(const struct mo_graph *g)
 {
+    for (mo_node_id i = 0; i < g->n_nodes; i++)
+        for (uint32_t k = 0; k < g->nodes[i].n_in; k++)
+            if (g->nodes[i].op->values_in >> k & 1 && g->nodes[i].in[k] != MO_NONE &&
+                !g->values[g->nodes[i].in[k]].data)
+                return true;
     for (mo_node_id i = 0; i < g->n_nodes; i++)
         for (uint32_t k = 0; k < g->nodes[i].n_out; k++)
             if (g->nodes[i].out[k] != MO_NONE && !mo_shape_known(&g->values[g->nodes[i].out[k]].shape))
@@ -319,7 +324,7 @@ static enum mopt_status make(struct mo_run *run, struct mo_plan *plan, const str
     run->tensors = plan->tensors;
     find_stores(run, plan);
     MO_TRY(set_constants(run, plan));
-    plan->is_dynamic = has_unknown_shapes(g);
+    plan->is_dynamic = waits_for_data(g);
     if (plan->is_dynamic)
         return run->options.train ? mo_fail(ctx, MOPT_UNSUPPORTED, "shapes that depend on data cannot be trained through")
                                   : MOPT_OK;
