@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/cpu/act.h"
 #include "kernels/cpu/onednn.h"
 #include "kernels/cpu/team.h"
 
@@ -25,6 +26,7 @@ struct prim {
     dnnl_primitive_t primitive;
     dnnl_memory_desc_t md[N_ROLES];
     size_t bytes[N_ROLES];
+    bool is_by_gemm;
 };
 
 /* The same computation on slices of the full size and on what is left for the last one. */
@@ -46,6 +48,7 @@ struct mo_dnn_conv {
     dnnl_memory_desc_t user_w;
     void *packed;                       /* constant weights in the primitive's layout */
     size_t x_image, y_image;            /* elements of one picture */
+    bool own_epilogue;                  /* residual and activation are done here, behind each slice */
 };
 
 static size_t aligned(size_t bytes)
@@ -113,6 +116,7 @@ static dnnl_primitive_attr_t make_attr(const struct mo_dnn_conv *conv, const dnn
     bool ok = lib->primitive_attr_create(&attr) == dnnl_success &&
               lib->primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user) == dnnl_success &&
               lib->post_ops_create(&ops) == dnnl_success;
+    is_forward = is_forward && !conv->own_epilogue;
     if (ok && is_forward && d->adds_residual)
         ok = lib->post_ops_append_binary(ops, dnnl_binary_add, residual) == dnnl_success;
     static const struct { dnnl_alg_kind_t kind; float alpha, beta; } acts[] = {
@@ -210,6 +214,9 @@ static bool prim_new(const struct mo_dnn_conv *conv, enum kind kind, int64_t bat
     p->md[SCRATCH] = *lib->primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
     for (int i = 0; i < N_ROLES; i++)
         p->bytes[i] = lib->memory_desc_get_size(&p->md[i]);
+    const char *name = NULL;
+    lib->primitive_desc_query(pd, dnnl_query_impl_info_str, 0, (void *)&name);
+    p->is_by_gemm = !name || strstr(name, "gemm");
     bool ok = lib->primitive_create(&p->primitive, pd) == dnnl_success;
     lib->primitive_desc_destroy(pd);
     return ok;
@@ -291,6 +298,20 @@ static void stage_release(const struct mo_onednn *lib, struct stage *s)
     for (int i = 0; i < 3; i++)
         if (all[i])
             lib->primitive_destroy(all[i]);
+    *s = (struct stage){ 0 };
+}
+
+/* The library's own fall-back (2.6) adds a tensor wrongly: it gets a plain convolution then. */
+static bool forward_new(struct mo_dnn_conv *conv)
+{
+    struct stage *s = &conv->forward;
+    if (!stage_new(conv, s, FORWARD))
+        return false;
+    if (!conv->d.adds_residual || !(s->full.is_by_gemm || (s->last.primitive && s->last.is_by_gemm)))
+        return true;
+    stage_release(conv->lib, s);
+    conv->own_epilogue = true;
+    return stage_new(conv, s, FORWARD);
 }
 
 /* ---- making and freeing ------------------------------------------------------------------ */
@@ -316,7 +337,7 @@ static bool build(struct mo_dnn_conv *conv)
     for (int i = 0; i < MAX_SLICES; i++)
         if (lib->stream_create(&conv->streams[i], lib->engine, dnnl_stream_default_flags) != dnnl_success)
             return false;
-    if (!weight_md(lib, &conv->user_w, d, false) || !stage_new(conv, &conv->forward, FORWARD))
+    if (!weight_md(lib, &conv->user_w, d, false) || !forward_new(conv))
         return false;
     if (d->needs_grad_input && !stage_new(conv, &conv->grad_input, GRAD_INPUT))
         return false;
@@ -410,9 +431,18 @@ static int arguments(const struct job *j, dnnl_memory_t *memory, dnnl_exec_arg_t
     for (int role = 0; role < N_ROLES; role++)
         if (ids[j->kind][role] && (role != B || j->conv->d.has_bias))
             args[n++] = (dnnl_exec_arg_t){ ids[j->kind][role], memory[role] };
-    if (j->kind == FORWARD && j->conv->d.adds_residual)
+    if (j->kind == FORWARD && j->conv->d.adds_residual && !j->conv->own_epilogue)
         args[n++] = (dnnl_exec_arg_t){ DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, memory[R] };
     return n;
+}
+
+static void finish_slice(const struct job *j, size_t first, size_t n_pictures)
+{
+    const struct mo_conv_desc *d = &j->conv->d;
+    float *y = (float *)(uintptr_t)j->y + first * j->conv->y_image;
+    const float *residual = j->residual + first * j->conv->y_image;
+    for (size_t i = 0; i < n_pictures * j->conv->y_image; i++)
+        y[i] = mo_act(d->act, d->act_lo, d->act_hi, y[i] + residual[i]);
 }
 
 static void run_slice(void *arg, int i)
@@ -436,6 +466,8 @@ static void run_slice(void *arg, int i)
     if (conv->lib->primitive_execute(p->primitive, conv->streams[i], n, args) != dnnl_success)
         mo_device_latch(j->dev, "oneDNN could not run a convolution");
     conv->lib->stream_wait(conv->streams[i]);
+    if (j->kind == FORWARD && conv->own_epilogue)
+        finish_slice(j, first, (size_t)(i == s->n_slices - 1 ? s->last_batch : s->slice_batch));
 }
 
 /* The weights in the layout of the stage: packed, as they are, or reordered into scratch. */

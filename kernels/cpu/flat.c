@@ -30,26 +30,26 @@ static void pool_grad_range(void *arg, int64_t begin, int64_t end)
 
 void mo_cpu_pool(struct mo_device *dev, const struct mo_pool_desc *d, const float *x, float *y, uint8_t *where)
 {
-    int64_t n = d->batch * d->out[0] * d->out[1] * d->out[2];
+    int64_t n = d->batch * d->out[0] * d->out[1];
     if (!dev->loops) {
         mo_ref_pool(dev, d, x, y, where);
         return;
     }
     struct pooling p = { .loops = dev->loops, .d = d, .x = x, .y = y, .where = where };
-    int64_t steps = d->channels * d->kernel[0] * d->kernel[1] * d->kernel[2];
+    int64_t steps = d->out[2] * d->channels * d->kernel[0] * d->kernel[1] * d->kernel[2];
     mo_split(dev, n, mo_split_grain(steps), pool_range, &p);
 }
 
 void mo_cpu_pool_grad(struct mo_device *dev, const struct mo_pool_desc *d, const float *dy, const uint8_t *where,
                       float *dx, bool add)
 {
-    int64_t n = d->batch * d->in[0] * d->in[1] * d->in[2];
+    int64_t n = d->batch * d->in[0] * d->in[1];
     if (!dev->loops) {
         mo_ref_pool_grad(dev, d, dy, where, dx, add);
         return;
     }
     struct pooling p = { .loops = dev->loops, .d = d, .dy = dy, .dx = dx, .from_where = where, .add = add };
-    mo_split(dev, n, mo_split_grain(d->channels * 2), pool_grad_range, &p);
+    mo_split(dev, n, mo_split_grain(d->in[2] * d->channels * 2), pool_grad_range, &p);
 }
 
 /* ---- optimizers ------------------------------------------------------------------------------- */

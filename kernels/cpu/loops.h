@@ -28,7 +28,7 @@ struct mo_loops {
     /* sums of g and of g (x - mean); g = dy masked by y > 0 with relu */
     void (*bn_grad_sums)(const struct mo_bn *p, int64_t begin, int64_t end, float *sum_g, float *sum_gx);
     void (*bn_grad_apply)(const struct mo_bn *p, int64_t begin, int64_t end);
-    /* ---- pooling: output pixels begin..end of all pictures; input pixels for the gradient ---- */
+    /* ---- pooling: rows of output pixels begin..end of all pictures; rows of input pixels for the gradient ---- */
     void (*pool)(const struct mo_pool_desc *d, const float *x, float *y, uint8_t *where, int64_t begin, int64_t end);
     void (*pool_grad)(const struct mo_pool_desc *d, const float *dy, const uint8_t *where, float *dx, bool add,
                       int64_t begin, int64_t end);

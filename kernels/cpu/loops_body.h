@@ -4,6 +4,9 @@
  * Written for the compiler's vectorizer: constant trip counts of LANES, no
  * aliasing, tails by a last block that overlaps the one before (only where the
  * result of an element does not depend on being computed twice). */
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
@@ -120,246 +123,335 @@ static void bn_grad_apply(const struct mo_bn *p, int64_t begin, int64_t end)
 
 /* ---- pooling ---------------------------------------------------------------------------------- */
 
-/* Output position and the taps of its window that lie inside the picture. */
-struct range { int64_t first, last; };      /* taps first..last-1 */
+struct span { int first, last; };           /* first..last-1 */
 
-static inline struct range taps_of(int64_t begin, int64_t size, int64_t kernel, int64_t dilation)
+/* Taps of a window that begins at `begin` and lie inside the picture. */
+static inline struct span taps_of(int64_t begin, int64_t size, int64_t kernel, int64_t dilation)
 {
-    struct range r = { 0, kernel };
+    struct span r = { 0, (int)kernel };
     if (begin < 0)
-        r.first = (-begin + dilation - 1) / dilation;
+        r.first = (int)((-begin + dilation - 1) / dilation);
     if (begin + (kernel - 1) * dilation >= size)
-        r.last = begin >= size ? 0 : (size - 1 - begin) / dilation + 1;
+        r.last = begin >= size ? 0 : (int)((size - 1 - begin) / dilation + 1);
     if (r.last < r.first)
         r.last = r.first;
     return r;
 }
 
-struct pool_window {
-    struct range t[3];
+/* A window: where it begins on each axis, its taps inside, and the row's picture. */
+struct window {
     int64_t begin[3];
-    int64_t image;              /* elements to the picture */
+    struct span t[3];
+    const float *image;
 };
 
-static inline struct pool_window pool_window_of(const struct mo_pool_desc *d, int64_t pixel)
+static inline void set_axis(const struct mo_pool_desc *d, struct window *w, int axis, int64_t out)
 {
-    struct pool_window w;
-    int64_t o[3];
-    o[2] = pixel % d->out[2];
-    o[1] = pixel / d->out[2] % d->out[1];
-    o[0] = pixel / d->out[2] / d->out[1] % d->out[0];
-    w.image = pixel / (d->out[0] * d->out[1] * d->out[2]) * (d->in[0] * d->in[1] * d->in[2]) * d->channels;
-    for (int i = 0; i < 3; i++) {
-        w.begin[i] = o[i] * d->stride[i] - d->pad_begin[i];
-        w.t[i] = taps_of(w.begin[i], d->in[i], d->kernel[i], d->dilation[i]);
-    }
-    return w;
+    w->begin[axis] = out * d->stride[axis] - d->pad_begin[axis];
+    w->t[axis] = taps_of(w->begin[axis], d->in[axis], d->kernel[axis], d->dilation[axis]);
 }
 
-static inline const float *tap_at(const struct mo_pool_desc *d, const struct pool_window *w, const float *x, int64_t a,
-                                  int64_t b, int64_t c)
+/* Pixels of tap row (a, b), beginning at tap 0 of the last axis. */
+static inline const float *tap_row(const struct mo_pool_desc *d, const struct window *w, int a, int b)
 {
     int64_t p0 = w->begin[0] + a * d->dilation[0], p1 = w->begin[1] + b * d->dilation[1];
-    int64_t p2 = w->begin[2] + c * d->dilation[2];
-    return x + w->image + ((p0 * d->in[1] + p1) * d->in[2] + p2) * d->channels;
+    return w->image + ((p0 * d->in[1] + p1) * d->in[2] + w->begin[2]) * d->channels;
 }
 
-/* n = LANES, or fewer with few channels. */
-static inline void max_block(const struct mo_pool_desc *d, const struct pool_window *w, const float *restrict x,
-                             int64_t channel, int n, float *restrict y, uint8_t *restrict where)
+#ifdef __AVX512F__
+static inline void max_lanes(const struct mo_pool_desc *d, const struct window *w, int64_t channel, float *y,
+                             uint8_t *where)
+{
+    __m512 best = _mm512_set1_ps(-INFINITY);
+    __m128i tap = _mm_setzero_si128();
+    __mmask16 fresh = 0xffff;
+    int64_t step = d->dilation[2] * d->channels;
+    for (int a = w->t[0].first; a < w->t[0].last; a++)
+        for (int b = w->t[1].first; b < w->t[1].last; b++) {
+            const float *row = tap_row(d, w, a, b) + channel;
+            int k = (int)((a * d->kernel[1] + b) * d->kernel[2]);
+            for (int c = w->t[2].first; c < w->t[2].last; c++) {
+                __m512 v = _mm512_loadu_ps(row + c * step);
+                __mmask16 more = _mm512_cmp_ps_mask(v, best, _CMP_GT_OQ) | _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q) | fresh;
+                best = _mm512_mask_mov_ps(best, more, v);
+                tap = _mm_mask_mov_epi8(tap, more, _mm_set1_epi8((char)(k + c)));
+                fresh = 0;
+            }
+        }
+    _mm512_storeu_ps(y, best);
+    if (where)
+        _mm_storeu_si128((__m128i *)where, tap);
+}
+#else
+static inline void max_lanes(const struct mo_pool_desc *d, const struct window *w, int64_t channel, float *restrict y,
+                             uint8_t *restrict where)
 {
     float best[LANES];
-    int32_t tap[LANES];
-    for (int i = 0; i < n; i++) {
+    int32_t tap[LANES], fresh = 1;
+    int64_t step = d->dilation[2] * d->channels;
+    for (int i = 0; i < LANES; i++) {
         best[i] = -INFINITY;
         tap[i] = 0;
     }
-    bool is_first = true;
-    for (int64_t a = w->t[0].first; a < w->t[0].last; a++)
-        for (int64_t b = w->t[1].first; b < w->t[1].last; b++)
-            for (int64_t c = w->t[2].first; c < w->t[2].last; c++) {
-                const float *restrict v = tap_at(d, w, x, a, b, c) + channel;
+    for (int a = w->t[0].first; a < w->t[0].last; a++)
+        for (int b = w->t[1].first; b < w->t[1].last; b++) {
+            const float *row = tap_row(d, w, a, b) + channel;
+            for (int c = w->t[2].first; c < w->t[2].last; c++) {
+                const float *restrict v = row + c * step;
                 int32_t k = (int32_t)((a * d->kernel[1] + b) * d->kernel[2] + c);
-                for (int i = 0; i < n; i++) {
-                    bool more = is_first | (v[i] > best[i]) | (v[i] != v[i]);
+                for (int i = 0; i < LANES; i++) {
+                    int32_t more = (v[i] > best[i]) | (v[i] != v[i]) | fresh;
                     best[i] = more ? v[i] : best[i];
                     tap[i] = more ? k : tap[i];
                 }
-                is_first = false;
+                fresh = 0;
             }
-    for (int i = 0; i < n; i++)
+        }
+    for (int i = 0; i < LANES; i++)
         y[i] = best[i];
-    for (int i = 0; where && i < n; i++)
+    for (int i = 0; where && i < LANES; i++)
         where[i] = (uint8_t)tap[i];
 }
+#endif
 
-static inline float average_scale(const struct mo_pool_desc *d, const struct pool_window *w)
+static void max_one(const struct mo_pool_desc *d, const struct window *w, int64_t channel, float *y, uint8_t *where)
+{
+    float best = -INFINITY;
+    int tap = -1;
+    for (int a = w->t[0].first; a < w->t[0].last; a++)
+        for (int b = w->t[1].first; b < w->t[1].last; b++)
+            for (int c = w->t[2].first; c < w->t[2].last; c++) {
+                float v = tap_row(d, w, a, b)[c * d->dilation[2] * d->channels + channel];
+                if (tap < 0 || v > best || v != v) {
+                    best = v;
+                    tap = (int)((a * d->kernel[1] + b) * d->kernel[2] + c);
+                }
+            }
+    *y = best;
+    if (where)
+        *where = (uint8_t)(tap < 0 ? 0 : tap);
+}
+
+static inline float average_scale(const struct mo_pool_desc *d, const struct window *w)
 {
     int64_t n = 1;
     for (int i = 0; i < 3; i++) {
         int64_t counted = w->t[i].last - w->t[i].first;
         if (d->kind == MO_POOL_AVERAGE_WITH_PAD) {
             int64_t room = d->in[i] + d->pad_end[i] - w->begin[i];
-            counted = room >= (d->kernel[i] - 1) * d->dilation[i] + 1 ? d->kernel[i] : (room + d->dilation[i] - 1) / d->dilation[i];
+            counted = room > (d->kernel[i] - 1) * d->dilation[i] ? d->kernel[i]
+                                                                   : (room + d->dilation[i] - 1) / d->dilation[i];
         }
         n *= counted;
     }
     return n > 0 ? 1.0f / (float)n : 0.0f;
 }
 
-static inline void average_block(const struct mo_pool_desc *d, const struct pool_window *w, const float *restrict x,
-                                 int64_t channel, int n, float scale, float *restrict y)
+/* n is LANES, or fewer with few channels. */
+static inline void average_lanes(const struct mo_pool_desc *d, const struct window *w, int64_t channel, int n, float scale,
+                                 float *restrict y)
 {
     float sum[LANES];
     for (int i = 0; i < n; i++)
         sum[i] = 0;
-    for (int64_t a = w->t[0].first; a < w->t[0].last; a++)
-        for (int64_t b = w->t[1].first; b < w->t[1].last; b++)
-            for (int64_t c = w->t[2].first; c < w->t[2].last; c++) {
-                const float *restrict v = tap_at(d, w, x, a, b, c) + channel;
+    for (int a = w->t[0].first; a < w->t[0].last; a++)
+        for (int b = w->t[1].first; b < w->t[1].last; b++) {
+            const float *row = tap_row(d, w, a, b) + channel;
+            for (int c = w->t[2].first; c < w->t[2].last; c++) {
+                const float *restrict v = row + c * d->dilation[2] * d->channels;
                 for (int i = 0; i < n; i++)
                     sum[i] += v[i];
             }
+        }
     for (int i = 0; i < n; i++)
         y[i] = sum[i] * scale;
 }
 
-/* Blocks of LANES channels; the last one overlaps, or is short when there are fewer channels than LANES. */
-#define EACH_BLOCK(channels, call_full, call_short)                                 \
-    do {                                                                            \
-        int64_t c = 0;                                                              \
-        if ((channels) < LANES) {                                                   \
-            int n = (int)(channels);                                                \
-            call_short;                                                             \
-        } else {                                                                    \
-            for (; c + LANES <= (channels); c += LANES)                             \
-                call_full;                                                          \
-            if (c < (channels)) {                                                   \
-                c = (channels) - LANES;                                             \
-                call_full;                                                          \
-            }                                                                       \
-        }                                                                           \
-    } while (0)
-
-static void pool_pixels(const struct mo_pool_desc *d, const float *x, float *y, uint8_t *where, int64_t begin,
-                        int64_t end)
+/* One output pixel. The last lanes overlap those before them. */
+static inline void pool_pixel(const struct mo_pool_desc *d, const struct window *w, float *y, uint8_t *where)
 {
-    for (int64_t p = begin; p < end; p++) {
-        struct pool_window w = pool_window_of(d, p);
-        float *to = y + p * d->channels;
-        uint8_t *to_where = where ? where + p * d->channels : NULL;
-        if (d->kind == MO_POOL_MAX) {
-            EACH_BLOCK(d->channels, max_block(d, &w, x, c, LANES, to + c, to_where ? to_where + c : NULL),
-                       max_block(d, &w, x, c, n, to + c, to_where ? to_where + c : NULL));
-        } else {
-            float scale = average_scale(d, &w);
-            EACH_BLOCK(d->channels, average_block(d, &w, x, c, LANES, scale, to + c),
-                       average_block(d, &w, x, c, n, scale, to + c));
+    int64_t channels = d->channels;
+    bool is_max = d->kind == MO_POOL_MAX;
+    float scale = is_max ? 0 : average_scale(d, w);
+    if (channels < LANES) {
+        for (int64_t c = 0; is_max && c < channels; c++)
+            max_one(d, w, c, y + c, where ? where + c : NULL);
+        if (!is_max)
+            average_lanes(d, w, 0, (int)channels, scale, y);
+        return;
+    }
+    for (int64_t c = 0; c < channels; c += LANES) {
+        int64_t from = c + LANES <= channels ? c : channels - LANES;
+        if (is_max)
+            max_lanes(d, w, from, y + from, where ? where + from : NULL);
+        else
+            average_lanes(d, w, from, LANES, scale, y + from);
+    }
+}
+
+/* Rows of output pixels: pictures x out[0] x out[1]. */
+static void pool_rows(const struct mo_pool_desc *d, const float *x, float *y, uint8_t *where, int64_t begin, int64_t end)
+{
+    int64_t image = d->in[0] * d->in[1] * d->in[2] * d->channels, row = d->out[2] * d->channels;
+    for (int64_t r = begin; r < end; r++) {
+        struct window w = { .image = x + r / (d->out[0] * d->out[1]) * image };
+        set_axis(d, &w, 0, r / d->out[1] % d->out[0]);
+        set_axis(d, &w, 1, r % d->out[1]);
+        for (int64_t o = 0; o < d->out[2]; o++) {
+            set_axis(d, &w, 2, o);
+            pool_pixel(d, &w, y + r * row + o * d->channels, where ? where + r * row + o * d->channels : NULL);
         }
     }
 }
 
-/* The windows that cover an input position along one axis: outputs first..last-1, those with a fitting tap. */
-static inline struct range outputs_of(int64_t p, int64_t pad, int64_t kernel, int64_t stride, int64_t dilation,
-                                      int64_t n_out)
+/* ---- gradients of pooling: each input pixel gathers from the windows that cover it ---- */
+
+/* Outputs along one axis whose window covers position p. */
+static inline struct span outputs_of(const struct mo_pool_desc *d, int axis, int64_t p)
 {
-    int64_t reach = (kernel - 1) * dilation, low = p + pad - reach;
-    struct range r = { low <= 0 ? 0 : (low + stride - 1) / stride, (p + pad) / stride + 1 };
-    if (r.last > n_out)
-        r.last = n_out;
+    int padded = (int)(p + d->pad_begin[axis]), stride = (int)d->stride[axis];
+    int low = padded - (int)((d->kernel[axis] - 1) * d->dilation[axis]);
+    struct span r = { low <= 0 ? 0 : (low + stride - 1) / stride, padded / stride + 1 };
+    if (r.last > d->out[axis])
+        r.last = (int)d->out[axis];
     if (r.last < r.first)
         r.last = r.first;
     return r;
 }
 
-struct grad_pixel {
-    struct range o[3];
-    int64_t at[3], out_image;
+/* The tap under which output o sees position p, or -1 when dilation steps over it. */
+static inline int tap_of(const struct mo_pool_desc *d, int axis, int64_t p, int o)
+{
+    int distance = (int)(p - (o * d->stride[axis] - d->pad_begin[axis])), dilation = (int)d->dilation[axis];
+    return dilation == 1 ? distance : distance % dilation ? -1 : distance / dilation;
+}
+
+/* One window over the pixel. */
+struct cover { int64_t out; int tap; float scale; };
+#define MAX_COVERS 64
+
+#ifdef __AVX512F__
+static inline void max_grad_lanes(const struct cover *v, int n_covers, const float *dy, const uint8_t *where, bool add,
+                                  float *dx)
+{
+    __m512 sum = add ? _mm512_loadu_ps(dx) : _mm512_setzero_ps();
+    for (int i = 0; i < n_covers; i++) {
+        __m128i tap = _mm_loadu_si128((const __m128i *)(where + v[i].out));
+        __mmask16 mine = _mm_cmpeq_epi8_mask(tap, _mm_set1_epi8((char)v[i].tap));
+        sum = _mm512_mask_add_ps(sum, mine, sum, _mm512_loadu_ps(dy + v[i].out));
+    }
+    _mm512_storeu_ps(dx, sum);
+}
+#else
+static inline void max_grad_lanes(const struct cover *v, int n_covers, const float *restrict dy,
+                                  const uint8_t *restrict where, bool add, float *restrict dx)
+{
+    float sum[LANES];
+    for (int i = 0; i < LANES; i++)
+        sum[i] = add ? dx[i] : 0;
+    for (int k = 0; k < n_covers; k++) {
+        const float *restrict g = dy + v[k].out;
+        const uint8_t *restrict tap = where + v[k].out;
+        for (int i = 0; i < LANES; i++)
+            sum[i] += tap[i] == v[k].tap ? g[i] : 0;
+    }
+    for (int i = 0; i < LANES; i++)
+        dx[i] = sum[i];
+}
+#endif
+
+static inline void average_grad_lanes(const struct cover *v, int n_covers, int n, const float *restrict dy, bool add,
+                                      float *restrict dx)
+{
+    float sum[LANES];
+    for (int i = 0; i < n; i++)
+        sum[i] = add ? dx[i] : 0;
+    for (int k = 0; k < n_covers; k++)
+        for (int i = 0; i < n; i++)
+            sum[i] += dy[v[k].out + i] * v[k].scale;
+    for (int i = 0; i < n; i++)
+        dx[i] = sum[i];
+}
+
+/* With add, lanes must not overlap: what is left is done one by one. */
+static inline void pool_grad_pixel(const struct mo_pool_desc *d, struct cover *v, int n_covers, const float *dy,
+                                   const uint8_t *where, bool add, float *dx)
+{
+    int64_t channels = d->channels, moved = 0;
+    for (int64_t c = 0; c < channels;) {
+        int64_t left = channels - c, at = c;
+        bool full = left >= LANES || (!add && channels >= LANES);
+        if (full && left < LANES)
+            at = channels - LANES;
+        for (int k = 0; k < n_covers; k++)
+            v[k].out += at - moved;
+        moved = at;
+        if (d->kind != MO_POOL_MAX) {
+            average_grad_lanes(v, n_covers, full ? LANES : (int)left, dy, add, dx + at);
+        } else if (full) {
+            max_grad_lanes(v, n_covers, dy, where, add, dx + at);
+        } else {
+            for (int64_t i = 0; i < left; i++) {
+                float sum = add ? dx[at + i] : 0;
+                for (int k = 0; k < n_covers; k++)
+                    sum += where[v[k].out + i] == v[k].tap ? dy[v[k].out + i] : 0;
+                dx[at + i] = sum;
+            }
+        }
+        c = full ? at + LANES : channels;
+    }
+}
+
+struct grad_row {
+    const struct mo_pool_desc *d;
+    int64_t n, at[3];
+    struct span o[3];
 };
 
-static inline struct grad_pixel grad_pixel_of(const struct mo_pool_desc *d, int64_t pixel)
+static inline float scale_of(const struct mo_pool_desc *d, int a, int b, int c)
 {
-    struct grad_pixel g;
-    g.at[2] = pixel % d->in[2];
-    g.at[1] = pixel / d->in[2] % d->in[1];
-    g.at[0] = pixel / d->in[2] / d->in[1] % d->in[0];
-    g.out_image = pixel / (d->in[0] * d->in[1] * d->in[2]) * (d->out[0] * d->out[1] * d->out[2]);
-    for (int i = 0; i < 3; i++)
-        g.o[i] = outputs_of(g.at[i], d->pad_begin[i], d->kernel[i], d->stride[i], d->dilation[i], d->out[i]);
-    return g;
+    struct window w = { .image = NULL };
+    set_axis(d, &w, 0, a);
+    set_axis(d, &w, 1, b);
+    set_axis(d, &w, 2, c);
+    return average_scale(d, &w);
 }
 
-/* The tap under which output o sees the position, or -1 when dilation steps over it. */
-static inline int64_t tap_of(const struct mo_pool_desc *d, int axis, int64_t at, int64_t o)
+/* The windows over a pixel, some at a time: with more than MAX_COVERS the rest is added. */
+static void pool_grad_at(const struct grad_row *r, const float *dy, const uint8_t *where, bool add, float *dx)
 {
-    int64_t distance = at - (o * d->stride[axis] - d->pad_begin[axis]);
-    return d->dilation[axis] == 1 ? distance : distance % d->dilation[axis] ? -1 : distance / d->dilation[axis];
-}
-
-static inline void max_grad_block(const struct mo_pool_desc *d, const struct grad_pixel *g, const float *restrict dy,
-                                  const uint8_t *restrict where, int64_t channel, int n, bool add, float *restrict dx)
-{
-    float sum[LANES];
-    for (int i = 0; i < n; i++)
-        sum[i] = add ? dx[i] : 0;
-    for (int64_t a = g->o[0].first; a < g->o[0].last; a++)
-        for (int64_t b = g->o[1].first; b < g->o[1].last; b++)
-            for (int64_t c = g->o[2].first; c < g->o[2].last; c++) {
-                int64_t ta = tap_of(d, 0, g->at[0], a), tb = tap_of(d, 1, g->at[1], b), tc = tap_of(d, 2, g->at[2], c);
-                if (ta < 0 || tb < 0 || tc < 0)
+    const struct mo_pool_desc *d = r->d;
+    struct cover covers[MAX_COVERS];
+    int n = 0;
+    for (int a = r->o[0].first; a < r->o[0].last; a++)
+        for (int b = r->o[1].first; b < r->o[1].last; b++)
+            for (int c = r->o[2].first; c < r->o[2].last; c++) {
+                int ta = tap_of(d, 0, r->at[0], a), tb = tap_of(d, 1, r->at[1], b), tc = tap_of(d, 2, r->at[2], c);
+                if ((ta | tb | tc) < 0)
                     continue;
-                int32_t k = (int32_t)((ta * d->kernel[1] + tb) * d->kernel[2] + tc);
-                int64_t out = (g->out_image + (a * d->out[1] + b) * d->out[2] + c) * d->channels + channel;
-                for (int i = 0; i < n; i++)
-                    sum[i] += where[out + i] == k ? dy[out + i] : 0;
+                if (n == MAX_COVERS) {
+                    pool_grad_pixel(d, covers, n, dy, where, add, dx);
+                    add = true;
+                    n = 0;
+                }
+                covers[n].out = (((r->n * d->out[0] + a) * d->out[1] + b) * d->out[2] + c) * d->channels;
+                covers[n].tap = (int)((ta * d->kernel[1] + tb) * d->kernel[2]) + tc;
+                covers[n++].scale = d->kind == MO_POOL_MAX ? 0 : scale_of(d, a, b, c);
             }
-    for (int i = 0; i < n; i++)
-        dx[i] = sum[i];
+    pool_grad_pixel(d, covers, n, dy, where, add, dx);
 }
 
-static inline void average_grad_block(const struct mo_pool_desc *d, const struct grad_pixel *g, const float *restrict dy,
-                                      int64_t channel, int n, bool add, float *restrict dx)
+/* Rows of input pixels: pictures x in[0] x in[1]. */
+static void pool_grad_rows(const struct mo_pool_desc *d, const float *dy, const uint8_t *where, float *dx, bool add,
+                           int64_t begin, int64_t end)
 {
-    float sum[LANES];
-    for (int i = 0; i < n; i++)
-        sum[i] = add ? dx[i] : 0;
-    for (int64_t a = g->o[0].first; a < g->o[0].last; a++)
-        for (int64_t b = g->o[1].first; b < g->o[1].last; b++)
-            for (int64_t c = g->o[2].first; c < g->o[2].last; c++) {
-                if (tap_of(d, 0, g->at[0], a) < 0 || tap_of(d, 1, g->at[1], b) < 0 || tap_of(d, 2, g->at[2], c) < 0)
-                    continue;
-                int64_t pixel = g->out_image + (a * d->out[1] + b) * d->out[2] + c;
-                struct pool_window w = pool_window_of(d, pixel);
-                float scale = average_scale(d, &w);
-                const float *from = dy + pixel * d->channels + channel;
-                for (int i = 0; i < n; i++)
-                    sum[i] += from[i] * scale;
-            }
-    for (int i = 0; i < n; i++)
-        dx[i] = sum[i];
-}
-
-/* With add the overlapping tail would add twice: the tail is then short. */
-static void pool_grad_pixels(const struct mo_pool_desc *d, const float *dy, const uint8_t *where, float *dx, bool add,
-                             int64_t begin, int64_t end)
-{
-    for (int64_t p = begin; p < end; p++) {
-        struct grad_pixel g = grad_pixel_of(d, p);
-        float *to = dx + p * d->channels;
-        for (int64_t c = 0; c < d->channels;) {
-            int64_t left = d->channels - c;
-            bool full = left >= LANES || (!add && d->channels >= LANES);
-            if (full && left < LANES)
-                c = d->channels - LANES;
-            if (d->kind == MO_POOL_MAX && full)
-                max_grad_block(d, &g, dy, where, c, LANES, add, to + c);
-            else if (d->kind == MO_POOL_MAX)
-                max_grad_block(d, &g, dy, where, c, (int)left, add, to + c);
-            else if (full)
-                average_grad_block(d, &g, dy, c, LANES, add, to + c);
-            else
-                average_grad_block(d, &g, dy, c, (int)left, add, to + c);
-            c += full ? LANES : left;
+    for (int64_t i = begin; i < end; i++) {
+        struct grad_row r = { .d = d, .n = i / (d->in[0] * d->in[1]), .at = { i / d->in[1] % d->in[0], i % d->in[1], 0 } };
+        r.o[0] = outputs_of(d, 0, r.at[0]);
+        r.o[1] = outputs_of(d, 1, r.at[1]);
+        for (r.at[2] = 0; r.at[2] < d->in[2]; r.at[2]++) {
+            r.o[2] = outputs_of(d, 2, r.at[2]);
+            pool_grad_at(&r, dy, where, add, dx + (i * d->in[2] + r.at[2]) * d->channels);
         }
     }
 }
@@ -438,6 +530,6 @@ static double sum_squares(size_t n, const float *restrict x)
 
 const struct mo_loops LOOPS = {
     .bn_sum = bn_sum, .bn_squares = bn_squares, .bn_apply = bn_apply, .bn_grad_sums = bn_grad_sums,
-    .bn_grad_apply = bn_grad_apply, .pool = pool_pixels, .pool_grad = pool_grad_pixels,
+    .bn_grad_apply = bn_grad_apply, .pool = pool_rows, .pool_grad = pool_grad_rows,
     .axpy = axpy, .sgd = sgd, .adam = adam, .rmsprop = rmsprop, .sum_squares = sum_squares,
 };

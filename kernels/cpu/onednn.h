@@ -17,7 +17,7 @@
     X(post_ops_append_eltwise) X(post_ops_append_binary)                                                    \
     X(dilated_convolution_forward_desc_init) X(dilated_convolution_backward_data_desc_init)                 \
     X(dilated_convolution_backward_weights_desc_init)                                                       \
-    X(primitive_desc_create) X(primitive_desc_destroy) X(primitive_desc_query_md)                           \
+    X(primitive_desc_create) X(primitive_desc_destroy) X(primitive_desc_query_md) X(primitive_desc_query)      \
     X(reorder_primitive_desc_create) X(primitive_create) X(primitive_destroy) X(primitive_execute)          \
     X(set_max_cpu_isa)
 

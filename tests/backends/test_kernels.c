@@ -1,0 +1,596 @@
+/* Every kernel that a backend has of its own, against the plain C form over random
+ * shapes, on every tier of the machine, and with the same bits for 1 and 3 threads.
+ * A kernel of its own without a case here fails the suite. */
+#include <check.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/cpu/reference.h"
+#include "lib/base/base.h"
+
+#define MAX_ELEMS 200000
+#define N_ROUNDS 12
+
+/* One kernel called with the same operands through `be`; results go to out[0..n_out). */
+struct bench {
+    const struct mo_backend *be;
+    struct mo_device *dev;
+    struct mo_rng rng;              /* drawn alike for every backend of a round */
+    float *out; size_t n_out;
+    float *mem; size_t used;        /* operands */
+    double tolerance;
+};
+
+static float *operand(struct bench *b, size_t n, float scale, float shift)
+{
+    float *x = b->mem + b->used;
+    b->used += (n + 15) / 16 * 16;
+    ck_assert_uint_lt(b->used, 40 * MAX_ELEMS);
+    for (size_t i = 0; i < n; i++)
+        x[i] = shift + scale * (2 * mo_rng_float(&b->rng) - 1);
+    return x;
+}
+
+static void result(struct bench *b, const float *x, size_t n)
+{
+    ck_assert_uint_lt(b->n_out + n, 20 * MAX_ELEMS);
+    memcpy(b->out + b->n_out, x, n * sizeof *x);
+    b->n_out += n;
+}
+
+static int64_t pick(struct bench *b, int low, int high)
+{
+    return low + (int64_t)mo_rng_below(&b->rng, (uint32_t)(high - low + 1));
+}
+
+/* ---- cases -------------------------------------------------------------------------------- */
+
+static void random_epilogue(struct bench *b, struct mo_epilogue *e, int64_t n)
+{
+    *e = (struct mo_epilogue){ .act = (enum mo_act)pick(b, 0, MO_ACT_HARD_SWISH), .act_lo = -0.3f, .act_hi = 0.4f };
+    e->bias = pick(b, 0, 1) ? operand(b, (size_t)n, 1, 0) : NULL;
+}
+
+static void case_gemm(struct bench *b)
+{
+    bool ta = pick(b, 0, 1), tb = pick(b, 0, 1);
+    int big = pick(b, 0, 3) == 0 ? 300 : 40;
+    int64_t m = pick(b, 0, big), n = pick(b, 1, big), k = pick(b, 0, big), lda = (ta ? m : k) + 3, ldb = (tb ? k : n) + 1;
+    float alpha = pick(b, 0, 1) ? 1 : 0.5f, beta = pick(b, 0, 1) ? 0 : 0.7f;
+    const float *a = operand(b, (size_t)((ta ? k : m) * lda), 1, 0), *x = operand(b, (size_t)((tb ? n : k) * ldb), 1, 0);
+    float *c = operand(b, (size_t)(m * (n + 2)), 1, 0);
+    struct mo_epilogue e;
+    random_epilogue(b, &e, n);
+    b->be->gemm(b->dev, ta, tb, m, n, k, alpha, a, lda, x, ldb, beta, c, n + 2, pick(b, 0, 1) ? &e : NULL);
+    result(b, c, (size_t)(m * (n + 2)));
+}
+
+static void case_gemm_batched(struct bench *b)
+{
+    int64_t m = pick(b, 1, 50), n = pick(b, 1, 50), k = pick(b, 1, 50), count = pick(b, 1, 9), at[3][9];
+    bool ta = pick(b, 0, 1), tb = pick(b, 0, 1);
+    const float *a = operand(b, (size_t)(m * k * count), 1, 0), *x = operand(b, (size_t)(n * k * count), 1, 0);
+    float *c = operand(b, (size_t)(m * n * count), 1, 0);
+    for (int64_t i = 0; i < count; i++) {
+        at[0][i] = (count - 1 - i) * m * k;
+        at[1][i] = i / 2 * n * k;
+        at[2][i] = i * m * n;
+    }
+    b->be->gemm_batched(b->dev, ta, tb, m, n, k, 0.5f, a, ta ? m : k, at[0], x, tb ? k : n, at[1], pick(b, 0, 1) ? 0 : 1,
+                        c, n, at[2], count);
+    result(b, c, (size_t)(m * n * count));
+}
+
+static struct mo_conv_desc random_conv(struct bench *b)
+{
+    struct mo_conv_desc d = { .n_spatial = (int)pick(b, 1, 3), .batch = pick(b, 1, 9), .groups = 1 };
+    int kind = (int)pick(b, 0, 4);
+    d.in_channels = kind == 0 ? 1 : kind == 1 ? 3 : pick(b, 1, 33);
+    d.out_channels = pick(b, 1, 40);
+    if (kind == 4) {
+        d.groups = d.in_channels;
+        d.out_channels = d.in_channels * pick(b, 1, 2);
+    } else if (kind == 3) {
+        d.groups = 2;
+        d.in_channels *= 2;
+        d.out_channels *= 2;
+    }
+    for (int i = 0; i < 3; i++) {
+        bool used = i < d.n_spatial;
+        d.kernel[i] = used ? pick(b, 1, d.n_spatial == 3 ? 3 : 5) : 1;
+        d.stride[i] = used ? pick(b, 1, 2) : 1;
+        d.dilation[i] = used && pick(b, 0, 3) == 0 ? 2 : 1;
+        d.pad_begin[i] = used ? pick(b, 0, (int)d.kernel[i] - 1) : 0;
+        d.pad_end[i] = used ? pick(b, 0, (int)d.kernel[i] - 1) : 0;
+        int64_t reach = (d.kernel[i] - 1) * d.dilation[i] + 1;
+        d.in[i] = used ? reach + pick(b, 0, d.n_spatial == 3 ? 4 : 12) : 1;
+        d.out[i] = (d.in[i] + d.pad_begin[i] + d.pad_end[i] - reach) / d.stride[i] + 1;
+    }
+    return d;
+}
+
+static size_t pixels(const int64_t v[3])
+{
+    return (size_t)(v[0] * v[1] * v[2]);
+}
+
+struct conv_operands { float *x, *w, *bias, *residual, *y; size_t n_x, n_w, n_y; };
+
+static struct conv_operands conv_operands(struct bench *b, const struct mo_conv_desc *d)
+{
+    struct conv_operands o = { .n_x = (size_t)(d->batch * d->in_channels) * pixels(d->in),
+                               .n_y = (size_t)(d->batch * d->out_channels) * pixels(d->out),
+                               .n_w = (size_t)(d->out_channels * d->in_channels / d->groups) * pixels(d->kernel) };
+    o.x = operand(b, o.n_x, 1, 0);
+    o.w = operand(b, o.n_w, 1, 0);
+    o.y = operand(b, o.n_y, 1, 0);
+    o.bias = operand(b, (size_t)d->out_channels, 1, 0);
+    o.residual = operand(b, o.n_y, 1, 0);
+    return o;
+}
+
+static void *scratch_of(struct bench *b, const struct mo_conv *conv, bool backward)
+{
+    size_t bytes = b->be->conv_scratch_bytes(conv, backward);
+    return b->be->alloc(b->dev, bytes + 64);
+}
+
+static void case_conv(struct bench *b)
+{
+    struct mo_conv_desc d = random_conv(b);
+    d.has_bias = pick(b, 0, 1);
+    d.adds_residual = pick(b, 0, 1);
+    d.act = (enum mo_act)pick(b, 0, MO_ACT_HARD_SWISH);
+    d.act_lo = -0.5f;
+    d.act_hi = 1.5f;
+    d.constant_weights = pick(b, 0, 1);
+    struct conv_operands o = conv_operands(b, &d);
+    struct mo_conv *conv = b->be->conv_new(b->dev, &d);
+    ck_assert_ptr_nonnull(conv);
+    void *scratch = scratch_of(b, conv, false);
+    if (d.constant_weights)
+        b->be->conv_pack(b->dev, conv, o.w);
+    b->be->conv(b->dev, conv, o.x, o.w, d.has_bias ? o.bias : NULL, d.adds_residual ? o.residual : NULL, o.y, scratch);
+    result(b, o.y, o.n_y);
+    b->be->free(b->dev, scratch);
+    b->be->conv_free(b->dev, conv);
+}
+
+static void conv_gradient(struct bench *b, bool of_input)
+{
+    struct mo_conv_desc d = random_conv(b);
+    d.has_bias = pick(b, 0, 1);
+    d.needs_grad_input = of_input;
+    d.needs_grad_weight = !of_input;
+    struct conv_operands o = conv_operands(b, &d);
+    struct mo_conv *conv = b->be->conv_new(b->dev, &d);
+    ck_assert_ptr_nonnull(conv);
+    void *scratch = scratch_of(b, conv, true);
+    if (of_input) {
+        b->be->conv_grad_input(b->dev, conv, o.w, o.y, o.x, scratch);
+        result(b, o.x, o.n_x);
+    } else {
+        b->be->conv_grad_weight(b->dev, conv, o.x, o.y, o.w, d.has_bias ? o.bias : NULL, scratch);
+        result(b, o.w, o.n_w);
+        result(b, o.bias, (size_t)d.out_channels);
+    }
+    b->be->free(b->dev, scratch);
+    b->be->conv_free(b->dev, conv);
+}
+
+static void case_conv_grad_input(struct bench *b)
+{
+    conv_gradient(b, true);
+}
+
+static void case_conv_grad_weight(struct bench *b)
+{
+    conv_gradient(b, false);
+}
+
+static void pooling(struct bench *b, bool gradient)
+{
+    struct mo_pool_desc d = { .kind = (enum mo_pool_kind)pick(b, 0, 2), .n_spatial = (int)pick(b, 1, 3),
+                              .batch = pick(b, 1, 5), .channels = pick(b, 1, 70) };
+    for (int i = 0; i < 3; i++) {
+        bool used = i < d.n_spatial;
+        d.kernel[i] = used ? pick(b, 1, 4) : 1;
+        d.stride[i] = used ? pick(b, 1, 3) : 1;
+        d.dilation[i] = used && pick(b, 0, 4) == 0 ? 2 : 1;
+        int64_t reach = (d.kernel[i] - 1) * d.dilation[i] + 1;
+        d.in[i] = used ? reach + pick(b, 0, 7) : 1;
+        d.pad_begin[i] = used ? pick(b, 0, (int)d.kernel[i] - 1) : 0;
+        d.pad_end[i] = used ? pick(b, 0, (int)d.kernel[i] - 1) : 0;
+        int64_t room = d.in[i] + d.pad_begin[i] + d.pad_end[i] - reach;
+        d.out[i] = (pick(b, 0, 1) ? room : room + d.stride[i] - 1) / d.stride[i] + 1;
+        if ((d.out[i] - 1) * d.stride[i] >= d.in[i] + d.pad_begin[i])
+            d.out[i]--;
+    }
+    size_t n_x = (size_t)(d.batch * d.channels) * pixels(d.in), n_y = (size_t)(d.batch * d.channels) * pixels(d.out);
+    float *x = operand(b, n_x, 1, 0), *y = operand(b, n_y, 1, 0), *dy = operand(b, n_y, 1, 0);
+    uint8_t *where = malloc(n_y + 1);
+    bool is_max = d.kind == MO_POOL_MAX, adds = pick(b, 0, 1);
+    (gradient ? &mo_backend_reference : b->be)->pool(b->dev, &d, x, y, is_max ? where : NULL);
+    if (gradient) {
+        b->be->pool_grad(b->dev, &d, dy, is_max ? where : NULL, x, adds);
+        result(b, x, n_x);
+    } else {
+        result(b, y, n_y);
+        for (size_t i = 0; is_max && i < n_y; i++)
+            y[i] = where[i];
+        result(b, y, n_y);
+    }
+    free(where);
+}
+
+static void case_pool(struct bench *b)
+{
+    pooling(b, false);
+}
+
+static void case_pool_grad(struct bench *b)
+{
+    pooling(b, true);
+}
+
+static void rows_of(struct bench *b, int64_t *rows, int64_t *channels)
+{
+    static const int64_t widths[] = { 1, 3, 16, 20, 32, 50, 64, 130, 600, 2500 };
+    *channels = widths[pick(b, 0, 9)];
+    *rows = pick(b, 1, (int)(60000 / *channels));
+}
+
+static void case_batchnorm_stats(struct bench *b)
+{
+    int64_t rows, channels;
+    rows_of(b, &rows, &channels);
+    const float *x = operand(b, (size_t)(rows * channels), 1, 10);
+    float *mean = operand(b, (size_t)channels, 0, 0), *var = operand(b, (size_t)channels, 0, 0);
+    b->be->batchnorm_stats(b->dev, rows, channels, x, mean, var);
+    result(b, mean, (size_t)channels);
+    result(b, var, (size_t)channels);
+}
+
+static void case_batchnorm(struct bench *b)
+{
+    int64_t rows, channels;
+    rows_of(b, &rows, &channels);
+    size_t n = (size_t)(rows * channels), c = (size_t)channels;
+    const float *x = operand(b, n, 1, 1), *residual = operand(b, n, 1, 0), *mean = operand(b, c, 1, 1);
+    const float *var = operand(b, c, 0.5f, 1), *scale = operand(b, c, 1, 0), *bias = operand(b, c, 1, 0);
+    float *y = operand(b, n, 0, 0);
+    b->be->batchnorm(b->dev, rows, channels, 1e-3f, x, mean, var, scale, bias, pick(b, 0, 1) ? residual : NULL,
+                     pick(b, 0, 1) ? MO_ACT_RELU : MO_ACT_NONE, y);
+    result(b, y, n);
+}
+
+static void case_batchnorm_grad(struct bench *b)
+{
+    int64_t rows, channels;
+    rows_of(b, &rows, &channels);
+    size_t n = (size_t)(rows * channels), c = (size_t)channels;
+    const float *x = operand(b, n, 1, 1), *y = operand(b, n, 1, 0.2f), *mean = operand(b, c, 1, 1);
+    const float *var = operand(b, c, 0.5f, 1), *scale = operand(b, c, 1, 0), *dy = operand(b, n, 1, 0);
+    float *dx = operand(b, n, 0, 0), *dr = operand(b, n, 0, 0), *ds = operand(b, c, 0, 0), *db = operand(b, c, 0, 0);
+    bool frozen = pick(b, 0, 2) == 0, relu = pick(b, 0, 1), no_dx = pick(b, 0, 5) == 0, no_r = pick(b, 0, 1);
+    b->be->batchnorm_grad(b->dev, rows, channels, 1e-3f, frozen, relu ? MO_ACT_RELU : MO_ACT_NONE, x, y, mean, var,
+                          scale, dy, no_dx ? NULL : dx, no_r ? NULL : dr, ds, db);
+    result(b, dx, n);
+    result(b, dr, n);
+    result(b, ds, c);
+    result(b, db, c);
+}
+
+static size_t any_n(struct bench *b)
+{
+    return (size_t)pick(b, 0, pick(b, 0, 2) ? 100 : 100000);
+}
+
+static void case_axpy(struct bench *b)
+{
+    size_t n = any_n(b);
+    float *x = operand(b, n, 1, 0), *y = operand(b, n, 1, 0);
+    b->be->axpy(b->dev, n, 0.3f, x, y, pick(b, 0, 1));
+    result(b, y, n);
+}
+
+static void case_sgd_step(struct bench *b)
+{
+    size_t n = any_n(b);
+    float *w = operand(b, n, 1, 0), *g = operand(b, n, 1, 0), *v = operand(b, n, 1, 0);
+    bool momentum = pick(b, 0, 1);
+    b->be->sgd_step(b->dev, n, 0.1f, momentum ? 0.9f : 0, pick(b, 0, 1), 0.01f, w, g, momentum ? v : NULL);
+    result(b, w, n);
+    result(b, v, n);
+}
+
+static void case_adam_step(struct bench *b)
+{
+    size_t n = any_n(b);
+    float *w = operand(b, n, 1, 0), *g = operand(b, n, 1, 0), *m = operand(b, n, 1, 0), *v = operand(b, n, 1, 1.1f);
+    b->be->adam_step(b->dev, n, 0.1f, 0.9f, 0.99f, 1e-8f, 0.01f, 0.02f, 0.5f, 0.7f, w, g, m, v);
+    result(b, w, n);
+    result(b, m, n);
+    result(b, v, n);
+}
+
+static void case_rmsprop_step(struct bench *b)
+{
+    size_t n = any_n(b);
+    float *w = operand(b, n, 1, 0), *g = operand(b, n, 1, 0), *s = operand(b, n, 1, 1.1f), *v = operand(b, n, 1, 0);
+    bool momentum = pick(b, 0, 1);
+    b->be->rmsprop_step(b->dev, n, 0.1f, 0.9f, 1e-8f, 0.9f, 0.01f, w, g, s, momentum ? v : NULL);
+    result(b, w, n);
+    result(b, s, n);
+    result(b, v, n);
+}
+
+static void case_sum_squares(struct bench *b)
+{
+    size_t n = any_n(b);
+    double sum;
+    b->be->sum_squares(b->dev, n, operand(b, n, 1, 0), &sum);
+    float y = (float)sum;
+    result(b, &y, 1);
+}
+
+static void case_unary(struct bench *b)
+{
+    size_t n = any_n(b);
+    enum mo_unary f = (enum mo_unary)pick(b, 0, MO_N_UNARY - 1);
+    float *x = operand(b, n, 0.9f, 1.0f), *y = operand(b, n, 0, 0);
+    b->be->unary(b->dev, f, 0.4f, 1.2f, n, x, y);
+    for (size_t i = 0; i < n; i++)
+        y[i] = isfinite(y[i]) ? y[i] : 0;
+    result(b, y, n);
+}
+
+static void case_unary_grad(struct bench *b)
+{
+    size_t n = any_n(b);
+    enum mo_unary f = (enum mo_unary)pick(b, 0, MO_N_UNARY - 1);
+    float *x = operand(b, n, 0.4f, 0.5f), *y = operand(b, n, 0, 0), *dy = operand(b, n, 1, 0), *dx = operand(b, n, 1, 0);
+    mo_backend_reference.unary(b->dev, f, 0.4f, 1.2f, n, x, y);
+    b->be->unary_grad(b->dev, f, 0.4f, 1.2f, n, x, y, dy, dx, pick(b, 0, 1));
+    for (size_t i = 0; i < n; i++)
+        dx[i] = isfinite(dx[i]) && fabsf(dx[i]) < 1e3f ? dx[i] : 0;
+    result(b, dx, n);
+}
+
+static void case_softmax(struct bench *b)
+{
+    int64_t outer = pick(b, 1, 200), axis = pick(b, 1, 40), inner = pick(b, 0, 1) ? 1 : pick(b, 1, 20);
+    size_t n = (size_t)(outer * axis * inner);
+    float *x = operand(b, n, 5, 0), *y = operand(b, n, 0, 0);
+    b->be->softmax(b->dev, pick(b, 0, 1), outer, axis, inner, x, y);
+    result(b, y, n);
+}
+
+static void case_softmax_grad(struct bench *b)
+{
+    int64_t outer = pick(b, 1, 200), axis = pick(b, 1, 40), inner = pick(b, 0, 1) ? 1 : pick(b, 1, 20);
+    size_t n = (size_t)(outer * axis * inner);
+    float *x = operand(b, n, 5, 0), *y = operand(b, n, 0, 0), *dy = operand(b, n, 1, 0), *dx = operand(b, n, 1, 0);
+    bool log = pick(b, 0, 1);
+    mo_backend_reference.softmax(b->dev, log, outer, axis, inner, x, y);
+    b->be->softmax_grad(b->dev, log, outer, axis, inner, y, dy, dx, pick(b, 0, 1));
+    result(b, dx, n);
+}
+
+static void layernorm(struct bench *b, bool gradient)
+{
+    int64_t rows = pick(b, 1, 300), n = pick(b, 1, 300);
+    size_t all = (size_t)(rows * n), r = (size_t)rows, c = (size_t)n;
+    float *x = operand(b, all, 1, 1), *scale = operand(b, c, 1, 0), *bias = operand(b, c, 1, 0), *dy = operand(b, all, 1, 0);
+    float *y = operand(b, all, 0, 0), *mean = operand(b, r, 0, 0), *inv = operand(b, r, 0, 0);
+    float *ds = operand(b, c, 0, 0), *db = operand(b, c, 0, 0);
+    (gradient ? &mo_backend_reference : b->be)->layernorm(b->dev, rows, n, 1e-2f, x, scale, bias, y, mean, inv);
+    if (gradient) {
+        b->be->layernorm_grad(b->dev, rows, n, x, scale, mean, inv, dy, y, ds, db);
+        result(b, ds, c);
+        result(b, db, c);
+    } else {
+        result(b, mean, r);
+        result(b, inv, r);
+    }
+    result(b, y, all);
+}
+
+static void case_layernorm(struct bench *b)
+{
+    layernorm(b, false);
+}
+
+static void case_layernorm_grad(struct bench *b)
+{
+    layernorm(b, true);
+}
+
+static void dropout(struct bench *b, bool gradient)
+{
+    size_t n = any_n(b);
+    float *x = operand(b, n, 1, 0), *y = operand(b, n, 1, 0);
+    uint8_t *mask = malloc(n + 1);
+    (gradient ? &mo_backend_reference : b->be)->dropout(b->dev, 5, 9, 0.3f, n, x, y, mask);
+    if (gradient)
+        b->be->dropout_grad(b->dev, 0.3f, n, mask, x, y, pick(b, 0, 1));
+    result(b, y, n);
+    for (size_t i = 0; i < n; i++)
+        y[i] = mask[i];
+    result(b, y, n);
+    free(mask);
+}
+
+static void case_dropout(struct bench *b)
+{
+    dropout(b, false);
+}
+
+static void case_dropout_grad(struct bench *b)
+{
+    dropout(b, true);
+}
+
+static void sparse(struct bench *b, bool gradient)
+{
+    int64_t m = pick(b, 1, 80), n = pick(b, 1, 60), k = pick(b, 1, 200), row_start[81] = { 0 }, count = 0;
+    int32_t *column = malloc(sizeof *column * (size_t)(m * k));
+    for (int64_t i = 0; i < m; i++) {
+        for (int64_t p = 0; p < k; p++)
+            if (mo_rng_below(&b->rng, 10) == 0)
+                column[count++] = (int32_t)p;
+        row_start[i + 1] = count;
+    }
+    bool tb = pick(b, 0, 1);
+    float *value = operand(b, (size_t)(count + 1), 1, 0), *w = operand(b, (size_t)(n * k), 1, 0);
+    float *bias = operand(b, (size_t)n, 1, 0), *y = operand(b, (size_t)(m * n), 1, 0), *dw = operand(b, (size_t)(n * k), 1, 0);
+    if (gradient)
+        b->be->gemm_csr_grad(b->dev, m, n, k, row_start, column, value, tb, y, dw);
+    else
+        b->be->gemm_csr(b->dev, m, n, k, row_start, column, value, tb, w, pick(b, 0, 1) ? bias : NULL, y);
+    result(b, y, (size_t)(m * n));
+    result(b, dw, (size_t)(n * k));
+    free(column);
+}
+
+static void case_gemm_csr(struct bench *b)
+{
+    sparse(b, false);
+}
+
+static void case_gemm_csr_grad(struct bench *b)
+{
+    sparse(b, true);
+}
+
+/* ---- the table, and walking it ----------------------------------------------------------------- */
+
+#define CASE(name) { #name, case_##name }
+static const struct { const char *name; void (*run)(struct bench *); } cases[] = {
+    CASE(gemm), CASE(gemm_batched), CASE(conv), CASE(conv_grad_input), CASE(conv_grad_weight), CASE(pool), CASE(pool_grad),
+    CASE(batchnorm_stats), CASE(batchnorm), CASE(batchnorm_grad), CASE(axpy), CASE(sgd_step), CASE(adam_step),
+    CASE(rmsprop_step), CASE(sum_squares), CASE(unary), CASE(unary_grad), CASE(softmax), CASE(softmax_grad),
+    CASE(layernorm), CASE(layernorm_grad), CASE(dropout), CASE(dropout_grad), CASE(gemm_csr), CASE(gemm_csr_grad),
+    { "conv_pack", case_conv },
+};
+
+START_TEST(every_kernel_has_a_case)
+{
+    const struct mo_backend *be = mo_backend_find("cpu");
+#define MO_KERNEL(kernel, args)                                                                     \
+    {                                                                                               \
+        bool is_own = (void (*)(void))be->kernel != (void (*)(void))mo_backend_reference.kernel;    \
+        bool has_case = !is_own;                                                                    \
+        for (size_t i = 0; i < MO_COUNT(cases); i++)                                                \
+            has_case |= !strcmp(cases[i].name, #kernel);                                            \
+        ck_assert_msg(has_case, "no case for kernel '%s'", #kernel);                                \
+        ck_assert_msg(be->kernel && mo_backend_reference.kernel, "kernel '%s' is missing", #kernel); \
+    }
+#include "kernels/kernels.def"
+#undef MO_KERNEL
+}
+END_TEST
+
+static struct bench bench_new(const struct mo_backend *be, int n_threads)
+{
+    char why[160];
+    struct bench b = { .be = be, .dev = be->open(0, n_threads, why, sizeof why) };
+    ck_assert_msg(b.dev, "%s", why);
+    b.out = malloc(sizeof *b.out * 20 * MAX_ELEMS);
+    b.mem = aligned_alloc(64, sizeof *b.mem * 40 * MAX_ELEMS);
+    ck_assert(b.out && b.mem);
+    return b;
+}
+
+static void bench_free(struct bench *b)
+{
+    b->be->close(b->dev);
+    free(b->out);
+    free(b->mem);
+}
+
+static void run_case(struct bench *b, size_t i, uint64_t round)
+{
+    char why[200];
+    b->rng = mo_rng_new(11 + i, MO_RNG_TEST, round);
+    b->n_out = b->used = 0;
+    cases[i].run(b);
+    ck_assert_msg(!b->be->sync(b->dev, why, sizeof why), "%s", why);
+}
+
+static void check_tier(const char *isa)
+{
+    setenv("MOPT_ISA", isa, 1);
+    struct bench one = bench_new(mo_backend_find("cpu"), 1), three = bench_new(mo_backend_find("cpu"), 3);
+    struct bench plain = bench_new(&mo_backend_reference, 1);
+    for (size_t i = 0; i < MO_COUNT(cases); i++)
+        for (uint64_t round = 0; round < N_ROUNDS; round++) {
+            run_case(&plain, i, round);
+            run_case(&one, i, round);
+            run_case(&three, i, round);
+            ck_assert_uint_eq(one.n_out, plain.n_out);
+            ck_assert_msg(!memcmp(one.out, three.out, one.n_out * sizeof *one.out),
+                          "%s round %d: 3 threads give other bits", cases[i].name, (int)round);
+            for (size_t k = 0; k < one.n_out; k++) {
+                double want = plain.out[k], got = one.out[k];
+                ck_assert_msg(fabs(want - got) <= 2e-4 * (1 + fabs(want)), "%s (%s) round %d element %zu: %g, plain C %g",
+                              cases[i].name, isa, (int)round, k, got, want);
+            }
+        }
+    bench_free(&one);
+    bench_free(&three);
+    bench_free(&plain);
+}
+
+/* oneDNN takes its tier from the first device of a process: Check forks, so each test has its own. */
+START_TEST(best_tier)
+{
+    check_tier("");
+}
+END_TEST
+
+START_TEST(avx512_tier)
+{
+    check_tier("avx512f");
+}
+END_TEST
+
+START_TEST(avx2_tier)
+{
+    check_tier("avx2");
+}
+END_TEST
+
+START_TEST(unknown_tier_is_refused)
+{
+    char why[160] = "";
+    setenv("MOPT_ISA", "sse9", 1);
+    ck_assert_ptr_null(mo_backend_find("cpu")->open(0, 1, why, sizeof why));
+    ck_assert_ptr_nonnull(strstr(why, "MOPT_ISA"));
+}
+END_TEST
+
+START_TEST(cuda_says_why_not)
+{
+    char why[160] = "";
+    struct mo_device *dev = mo_backend_find("cuda")->open(99, 1, why, sizeof why);
+    ck_assert_ptr_null(dev);
+    ck_assert_uint_gt(strlen(why), 10);
+}
+END_TEST
+
+Suite *suite_kernels(void)
+{
+    Suite *s = suite_create("kernels");
+    TCase *c = tcase_create("kernels");
+    tcase_set_timeout(c, 120);
+    tcase_add_test(c, every_kernel_has_a_case);
+    tcase_add_test(c, best_tier);
+    tcase_add_test(c, avx512_tier);
+    tcase_add_test(c, avx2_tier);
+    tcase_add_test(c, unknown_tier_is_refused);
+    tcase_add_test(c, cuda_says_why_not);
+    suite_add_tcase(s, c);
+    return s;
+}
