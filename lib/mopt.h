@@ -26,6 +26,9 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#if defined(__GNUC__)
+#pragma GCC visibility push(default)
+#endif
 
 #define MOPT_VERSION "0.1.0"
 
@@ -218,6 +221,9 @@ bool mopt_op_at(size_t i, struct mopt_op_info *info);
 /* Options that belong to the job and not to one pass: data, gates, seed ... */
 const struct mopt_option *mopt_job_options(void);
 
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
 #ifdef __cplusplus
 }
 #endif

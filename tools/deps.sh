@@ -5,7 +5,7 @@ set -eu
 build="gcc make pkg-config protobuf-c-compiler libprotobuf-c-dev libcjson-dev libopenblas-serial-dev libdnnl-dev
        libjpeg-dev libpng-dev zlib1g-dev"
 demo="dataset-fashion-mnist"
-check="check libsubunit-dev libonnx-testdata dataset-fashion-mnist python3 python3-venv zstd clang libclang-rt-14-dev"
+check="check libsubunit-dev libonnx-testdata dataset-fashion-mnist python3 python3-venv zstd g++ clang libclang-rt-14-dev"
 case "${1:-}" in
 build) want=$build ;;
 demo) want="$build $demo" ;;
