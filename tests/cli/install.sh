@@ -20,7 +20,7 @@ for std in c++11 c++17; do
 done
 # the library shows what mopt.h declares, and nothing else
 nm -D --defined-only inst/usr/lib/libmopt.so | awk '{ print $3 }' | sort > shown
-grep -o 'mopt_[a-z_]*(' inst/usr/include/mopt.h | tr -d '(' | sort -u > declared
+grep -v typedef inst/usr/include/mopt.h | grep -o 'mopt_[a-z_]*(' | tr -d '(' | sort -u > declared
 while read -r name; do
     grep -qx "$name" shown || fail "$name is declared, but not in the library"
 done < declared
