@@ -580,6 +580,7 @@ START_TEST(cuda_says_why_not)
 }
 END_TEST
 
+Suite *suite_kernels(void);
 Suite *suite_kernels(void)
 {
     Suite *s = suite_create("kernels");

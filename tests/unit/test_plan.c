@@ -90,6 +90,7 @@ START_TEST(same_spans_same_places)
 }
 END_TEST
 
+Suite *suite_plan(void);
 Suite *suite_plan(void)
 {
     Suite *s = suite_create("plan");

@@ -407,6 +407,7 @@ START_TEST(memory_limit_is_said)
 }
 END_TEST
 
+Suite *suite_run(void);
 Suite *suite_run(void)
 {
     Suite *s = suite_create("run");
