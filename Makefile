@@ -94,7 +94,7 @@ $(B)/libmopt.a: $(LIB_OBJ)
 	ar rcs $@ $^
 
 $(B)/libmopt.so: $(LIB_OBJ)
-	$(CC) $(LDFLAGS) -shared -Wl,-soname,libmopt.so.0 -o $@ $^ $(LIBS)
+	$(CC) $(LDFLAGS) -shared -Wl,--exclude-libs,ALL -Wl,-soname,libmopt.so.0 -o $@ $^ $(LIBS)
 
 $(B)/mopt: $(CMD_OBJ) $(B)/libmopt.a
 	$(CC) $(LDFLAGS) -o $@ $(CMD_OBJ) $(B)/libmopt.a $(LIBS)

@@ -24,4 +24,4 @@ grep -v typedef inst/usr/include/mopt.h | grep -o 'mopt_[a-z_]*(' | tr -d '(' | 
 while read -r name; do
     grep -qx "$name" shown || fail "$name is declared, but not in the library"
 done < declared
-grep -v '^mopt_' shown && fail "libmopt.so shows names that are not its interface" || true
+! grep -v '^mopt_' shown | head -3 | grep . || fail "libmopt.so shows names that are not its interface"
