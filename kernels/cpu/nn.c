@@ -83,8 +83,8 @@ static void unary_grad_part(void *arg, int64_t begin, int64_t end)
     j->loops->unary_grad(j->f, j->a, j->b, n, shifted(j->x, at), shifted(j->y, at), j->dy + at, j->out + at, j->add);
 }
 
-void mo_cpu_unary_grad(struct mo_device *dev, enum mo_unary f, float a, float b, size_t n, const float *x, const float *y,
-                       const float *dy, float *dx, bool add)
+void mo_cpu_unary_grad(struct mo_device *dev, enum mo_unary f, float a, float b, size_t n, const float *x,
+                       const float *y, const float *dy, float *dx, bool add)
 {
     struct unary_job j = {loops_of(dev), f, a, b, n, x, y, dy, dx, add};
     mo_split(dev, blocks(n), mo_split_grain(MO_NN_BLOCK * cost_of(f)), unary_grad_part, &j);
@@ -104,7 +104,8 @@ static void softmax_part(void *arg, int64_t begin, int64_t end)
     j->loops->softmax(j->log, begin, end, j->axis, j->inner, j->x, j->out);
 }
 
-void mo_cpu_softmax(struct mo_device *dev, bool log, int64_t outer, int64_t axis, int64_t inner, const float *x, float *y)
+void mo_cpu_softmax(struct mo_device *dev, bool log, int64_t outer, int64_t axis, int64_t inner, const float *x,
+                    float *y)
 {
     struct softmax_job j = {loops_of(dev), log, false, axis, inner, x, NULL, y};
     mo_split(dev, outer, mo_split_grain(axis * inner * COST_ELEMENTARY), softmax_part, &j);
@@ -255,7 +256,8 @@ static void gemm_csr_grad_part(void *arg, int64_t begin, int64_t end)
 void mo_cpu_gemm_csr_grad(struct mo_device *dev, int64_t m, int64_t n, int64_t k, const int64_t *row_start,
                           const int32_t *column, const float *value, bool tb, const float *dy, float *db)
 {
-    struct csr_job j = {loops_of(dev), m, n, k, 1 + (k - 1) / MAX_CSR_PARTS, row_start, column, value, dy, NULL, tb, db};
+    int64_t width = 1 + (k - 1) / MAX_CSR_PARTS;
+    struct csr_job j = {loops_of(dev), m, n, k, width, row_start, column, value, dy, NULL, tb, db};
     int64_t steps = n * (k + (m ? row_start[m] - row_start[0] : 0)) / MAX_CSR_PARTS;
     mo_split(dev, k ? (k + j.width - 1) / j.width : 0, mo_split_grain(steps), gemm_csr_grad_part, &j);
 }

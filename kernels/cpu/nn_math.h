@@ -35,7 +35,7 @@ NN_INLINE float nn_reduce(float x, int32_t *n)
     const float magic = 12582912.0f;
     float t = x * 1.44269504f + magic, k = t - magic;
     *n = nn_bits(t) - nn_bits(magic);
-    return (x - k * 0.693359375f) + k * 2.12194440e-4f;     /* ln 2 as 355/512 minus the rest: the first product is exact */
+    return (x - k * 0.693359375f) + k * 2.12194440e-4f;     /* ln 2 = 355/512 minus the rest, for an exact product */
 }
 
 /* exp(r) - 1 for |r| <= ln 2 / 2 */

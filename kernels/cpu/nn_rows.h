@@ -81,7 +81,8 @@ static void NN(softmax_columns)(bool log, int64_t axis, int64_t inner, int64_t w
 }
 
 /* Outer positions from begin to end. */
-static void NN(softmax_range)(bool log, int64_t begin, int64_t end, int64_t axis, int64_t inner, const float *x, float *y)
+static void NN(softmax_range)(bool log, int64_t begin, int64_t end, int64_t axis, int64_t inner, const float *x,
+                              float *y)
 {
     for (int64_t o = begin; o < end; o++) {
         const float *from = x + o * axis * inner;
@@ -179,8 +180,8 @@ static void NN(layernorm_grad_range)(int64_t begin, int64_t end, int64_t n, cons
  * float32 at a time and these sums in double. end - begin is at most MO_NN_COLUMNS. */
 
 #define ROW_BLOCK 32
-static void NN(layernorm_columns)(int64_t begin, int64_t end, int64_t rows, int64_t n, const float *x, const float *mean,
-                                  const float *inv_std, const float *dy, float *dscale, float *dbias)
+static void NN(layernorm_columns)(int64_t begin, int64_t end, int64_t rows, int64_t n, const float *x,
+                                  const float *mean, const float *inv_std, const float *dy, float *dscale, float *dbias)
 {
     double scale_sum[MO_NN_COLUMNS] = {0}, bias_sum[MO_NN_COLUMNS] = {0};
     int64_t width = end - begin;

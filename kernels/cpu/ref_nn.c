@@ -11,14 +11,15 @@ void mo_ref_unary(struct mo_device *dev, enum mo_unary f, float a, float b, size
     mo_nn_c.unary(f, a, b, n, x, y);
 }
 
-void mo_ref_unary_grad(struct mo_device *dev, enum mo_unary f, float a, float b, size_t n, const float *x, const float *y,
-                       const float *dy, float *dx, bool add)
+void mo_ref_unary_grad(struct mo_device *dev, enum mo_unary f, float a, float b, size_t n, const float *x,
+                       const float *y, const float *dy, float *dx, bool add)
 {
     (void)dev;
     mo_nn_c.unary_grad(f, a, b, n, x, y, dy, dx, add);
 }
 
-void mo_ref_softmax(struct mo_device *dev, bool log, int64_t outer, int64_t axis, int64_t inner, const float *x, float *y)
+void mo_ref_softmax(struct mo_device *dev, bool log, int64_t outer, int64_t axis, int64_t inner, const float *x,
+                    float *y)
 {
     (void)dev;
     mo_nn_c.softmax(log, 0, outer, axis, inner, x, y);

@@ -71,7 +71,8 @@ static enum mopt_status infer(struct mopt_ctx *ctx, struct mo_graph *g, struct m
     int64_t k_a = a->shape.dim[a->shape.rank - 1], k_b = b->shape.dim[MO_MAX(b->shape.rank - 2, 0)];
     if ((k_a >= 0 && k_b >= 0 && k_a != k_b) || !mo_shape_broadcast(&batch_a, &batch_b, &y))
         return mo_fail(ctx, MOPT_DATA, "A is %s, B is %s: they cannot be multiplied",
-                       mo_shape_text(&a->shape, text_a, sizeof text_a), mo_shape_text(&b->shape, text_b, sizeof text_b));
+                       mo_shape_text(&a->shape, text_a, sizeof text_a),
+                       mo_shape_text(&b->shape, text_b, sizeof text_b));
     if (a->shape.rank >= 2)
         y.dim[y.rank++] = a->shape.dim[a->shape.rank - 2];
     if (b->shape.rank >= 2)

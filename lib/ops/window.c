@@ -154,6 +154,8 @@ enum mopt_status mo_window_runs(struct mopt_ctx *ctx, const struct mo_window *w)
 {
     if (w->n_spatial > 3)
         return mo_fail(ctx, MOPT_UNSUPPORTED, "%d spatial axes, at most 3 are computed", w->n_spatial);
+    if (mo_window_taps(w) == MO_UNKNOWN)
+        return mo_fail(ctx, MOPT_LIMIT, "its window is too large");
     return MOPT_OK;
 }
 

@@ -70,6 +70,11 @@ const struct gradient_case gradient_cases_nn[] = {
     {"LRN", 13, "2x7x3x2", "size=3 alpha=0.5 beta=0.75 bias=1.5"},
     {"LRN", 13, "1x6x2x2", "size=4 alpha=0.9"},
 
+    {"Attention", 23, "2x3x4x5 2x3x6x5 2x3x6x4", ""},
+    {"Attention", 23, "2x4x12 2x5x6 2x5x4 4x5", "q_num_heads=4 kv_num_heads=2 is_causal=1 softcap=1.5"},
+    {"Attention", 23, "1x2x3x4 1x2x5x4 1x2x5x3 b3x5", "scale=0.7"},
+    {"Attention", 23, "1x4x3x4 1x2x5x4 1x2x5x3 4x1x4", "scale=0.7"},
+
     {"Softmax", 13, "3x4x5", ""},
     {"Softmax", 13, "3x4x5", "axis=1"},
     {"Softmax", 11, "3x4x5", "axis=1"},
