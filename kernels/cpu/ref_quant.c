@@ -60,6 +60,74 @@ void mo_ref_gemm_int8(struct mo_device *dev, int64_t m, int64_t n, int64_t k, co
     mo_split(dev, m, mo_split_grain(n * k), product_rows, &w);
 }
 
+/* ---- integer convolution ---- */
+
+struct conv_work {
+    const struct mo_conv_desc *d;
+    const void *x, *w;
+    bool x_signed, w_signed, per_channel;
+    int32_t zx;
+    const int32_t *zw;
+    int32_t *y;
+};
+
+static int32_t byte_at(const void *bytes, bool is_signed, int64_t i)
+{
+    return is_signed ? ((const int8_t *)bytes)[i] : ((const uint8_t *)bytes)[i];
+}
+
+static int64_t product3(const int64_t *v)
+{
+    return v[0] * v[1] * v[2];
+}
+
+/* Adds one tap of the kernel to all output channels of a pixel. */
+static void add_tap(const struct conv_work *w, int64_t x_at, int64_t tap, int32_t *y)
+{
+    const struct mo_conv_desc *d = w->d;
+    int64_t in = d->in_channels / d->groups, out = d->out_channels / d->groups, n_taps = product3(d->kernel);
+    for (int64_t o = 0; o < d->out_channels; o++) {
+        int32_t zw = w->zw ? w->zw[w->per_channel ? o : 0] : 0, sum = 0;
+        for (int64_t c = 0; c < in; c++)
+            sum += (byte_at(w->x, w->x_signed, x_at + o / out * in + c) - w->zx) *
+                   (byte_at(w->w, w->w_signed, (o * in + c) * n_taps + tap) - zw);
+        y[o] += sum;
+    }
+}
+
+/* Units: output pixels. Padding has the value zx, so taps outside add nothing. */
+static void conv_pixels(void *arg, int64_t begin, int64_t end)
+{
+    const struct conv_work *w = arg;
+    const struct mo_conv_desc *d = w->d;
+    int64_t n_out = product3(d->out), n_in = product3(d->in), n_taps = product3(d->kernel);
+    for (int64_t u = begin; u < end; u++) {
+        int32_t *y = w->y + u * d->out_channels;
+        memset(y, 0, (size_t)d->out_channels * sizeof *y);
+        for (int64_t tap = 0; tap < n_taps; tap++) {
+            int64_t at = 0, o = u % n_out, k = tap;
+            int64_t o_at[3] = { o / d->out[2] / d->out[1], o / d->out[2] % d->out[1], o % d->out[2] };
+            int64_t k_at[3] = { k / d->kernel[2] / d->kernel[1], k / d->kernel[2] % d->kernel[1], k % d->kernel[2] };
+            bool is_inside = true;
+            for (int i = 0; i < 3; i++) {
+                int64_t p = o_at[i] * d->stride[i] - d->pad_begin[i] + k_at[i] * d->dilation[i];
+                is_inside = is_inside && p >= 0 && p < d->in[i];
+                at = at * d->in[i] + p;
+            }
+            if (is_inside)
+                add_tap(w, (u / n_out * n_in + at) * d->in_channels, tap, y);
+        }
+    }
+}
+
+void mo_ref_conv_int8(struct mo_device *dev, const struct mo_conv_desc *desc, const void *x, bool x_signed, int32_t zx,
+                      const void *w, bool w_signed, const int32_t *zw, bool zw_per_channel, int32_t *y)
+{
+    struct conv_work work = { desc, x, w, x_signed, w_signed, zw_per_channel, zx, zw, y };
+    int64_t steps = product3(desc->kernel) * desc->out_channels * (desc->in_channels / desc->groups);
+    mo_split(dev, desc->batch * product3(desc->out), mo_split_grain(steps), conv_pixels, &work);
+}
+
 /* ---- quantize, dequantize ---- */
 
 static bool range_of(int dtype, float *low, float *high)
