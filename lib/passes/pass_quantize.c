@@ -17,7 +17,7 @@ static const struct mopt_option options[] = {
       .help = "store the weights in this type, compute in float; needs no data" },
     { "dynamic", MOPT_OPT_BOOL, AT(dynamic), .help = "8-bit matrix products with ranges taken while running; no data" },
     { "fp16", MOPT_OPT_BOOL, AT(fp16), .help = "half precision; needs no data" },
-    { "keep-io", MOPT_OPT_BOOL, AT(keep_io), .def = 1, .help = "with --fp16: inputs and outputs stay float32" },
+    { "keep-io", MOPT_OPT_BOOL, AT(keep_io), .def = 1, .help = "inputs and outputs stay float32 (with --fp16)" },
     { "qat", MOPT_OPT_BOOL, AT(qat), .help = "train with the rounding in place (needs labels)" },
     { "method", MOPT_OPT_CHOICE, AT(method), .text_def = "mse", .choices = MO_CALIB_METHODS,
       .help = "how the range of an activation is chosen" },

@@ -51,11 +51,11 @@ static mo_value_id constant(struct writer *w, const char *base, const char *suff
     return name ? mo_graph_add_const(w->g, name, dtype, shape, data) : MO_NONE;
 }
 
-static bool add_node(struct writer *w, const char *type, mo_value_id x, mo_value_id scale, mo_value_id zero,
-                     mo_value_id y, int axis)
+static bool add_node(struct writer *w, const char *type, const char *base, mo_value_id x, mo_value_id scale,
+                     mo_value_id zero, mo_value_id y, int axis)
 {
     mo_value_id in[3] = { x, scale, zero };
-    const char *name = mo_arena_printf(w->job->scratch, "%s_%s", w->g->values[y].name, type);
+    const char *name = mo_arena_printf(w->job->scratch, "%s_%s", base, type);
     mo_node_id n = name ? mo_graph_add_node(w->g, type, NULL, name, in, zero == MO_NONE ? 2 : 3, &y, 1) : MO_NONE;
     if (n == MO_NONE || (axis != MO_UNKNOWN && !mo_node_set_int(w->g, n, "axis", axis)))
         return false;
@@ -97,8 +97,8 @@ static enum mopt_status write_pair(struct writer *w, mo_value_id v, mo_value_id 
     const char *base = w->g->values[v].name;
     struct mo_shape shape = w->g->values[v].shape;
     mo_value_id q = named(w, base, "quantized", w->form->act, &shape);
-    if (q == MO_NONE || !add_node(w, "QuantizeLinear", from, group->scale_id, group->zero_id, q, MO_UNKNOWN) ||
-        !add_node(w, "DequantizeLinear", q, group->scale_id, group->zero_id, to, MO_UNKNOWN))
+    if (q == MO_NONE || !add_node(w, "QuantizeLinear", base, from, group->scale_id, group->zero_id, q, MO_UNKNOWN) ||
+        !add_node(w, "DequantizeLinear", base, q, group->scale_id, group->zero_id, to, MO_UNKNOWN))
         return full(w);
     return MOPT_OK;
 }
@@ -178,7 +178,7 @@ static enum mopt_status write_constant(struct writer *w, mo_value_id c)
     const char *name = w->g->values[c].name;
     if (qid == MO_NONE || !scalar_params(w, name, group.scale, group.zero, &scale, &zero) ||
         (w->dq[c] = named(w, name, "dequantized", MO_F32, &shape)) == MO_NONE ||
-        !add_node(w, "DequantizeLinear", qid, scale, zero, w->dq[c], MO_UNKNOWN))
+        !add_node(w, "DequantizeLinear", name, qid, scale, zero, w->dq[c], MO_UNKNOWN))
         status = full(w);
     mo_mem_free(x);
     mo_mem_free(q);
@@ -216,13 +216,15 @@ static enum mopt_status write_weight(struct writer *w, mo_value_id weight, const
         return full(w);
     if (w->for_training) {
         q = named(w, base, "quantized", MO_I8, &shape);
-        if (q == MO_NONE || !add_node(w, "QuantizeLinear", weight, layer->weight_scale, layer->weight_zero, q, qw->axis))
+        if (q == MO_NONE ||
+            !add_node(w, "QuantizeLinear", base, weight, layer->weight_scale, layer->weight_zero, q, qw->axis))
             return full(w);
     } else {
         q = constant(w, base, "quantized", MO_I8, &shape, qw->q);
     }
     *dq = q == MO_NONE ? MO_NONE : named(w, base, "dequantized", MO_F32, &shape);
-    if (*dq == MO_NONE || !add_node(w, "DequantizeLinear", q, layer->weight_scale, layer->weight_zero, *dq, qw->axis))
+    if (*dq == MO_NONE ||
+        !add_node(w, "DequantizeLinear", base, q, layer->weight_scale, layer->weight_zero, *dq, qw->axis))
         return full(w);
     return MOPT_OK;
 }
@@ -245,7 +247,7 @@ static enum mopt_status write_bias(struct writer *w, mo_value_id bias, float sca
     mo_mem_free(zeros);
     *dq = named(w, base, "dequantized", MO_F32, &shape);
     if (qid == MO_NONE || sid == MO_NONE || zid == MO_NONE || *dq == MO_NONE ||
-        !add_node(w, "DequantizeLinear", qid, sid, zid, *dq, n_scales > 1 ? 0 : MO_UNKNOWN))
+        !add_node(w, "DequantizeLinear", base, qid, sid, zid, *dq, n_scales > 1 ? 0 : MO_UNKNOWN))
         return full(w);
     return MOPT_OK;
 }
