@@ -36,7 +36,8 @@ static const struct mopt_option options[] = {
 
 struct mo_quant_form mo_quant_form(const struct mo_quantize_options *o)
 {
-    struct mo_quant_form form = { .act = MO_U8, .quantize_bias = true, .weight_max = 127, .per_channel = !o->per_tensor };
+    struct mo_quant_form form = { .act = MO_U8, .quantize_bias = true, .weight_max = 127, .per_channel = !o->per_tensor,
+                                  .float_stem = o->target == MO_TARGET_X86 };
     if (o->target == MO_TARGET_ARM)
         form.act = MO_I8;
     if (o->target == MO_TARGET_TRT) {
@@ -59,7 +60,7 @@ static enum mopt_status audit_float(struct mo_job *job, const struct mo_quant_pl
         if (!n->op || n->op->quant.kind != MO_QUANT_WEIGHTED || plan->role[i] != MO_Q_FLOAT)
             continue;
         const char *why = plan->why[i] ? plan->why[i] : "not known how";
-        if (!strcmp(why, "not selected") || !mo_quant_has_weight(g, n))
+        if (why == mo_quant_not_selected || why == mo_quant_stem || !mo_quant_has_weight(g, n))
             MO_TRY(mo_audit(job, mo_quant_name(g, n), "float", why, NULL));
         else
             MO_TRY(mo_audit_skip(job, mo_quant_name(g, n), why));
@@ -217,11 +218,11 @@ static enum mopt_status plan_static(struct mo_job *job, const struct mo_quant_fo
     MO_TRY(mo_quant_prepare(job->ctx, job->model, &prepared));
     MO_TRY(mo_upgrade(job->ctx, job->model, 13));
     MO_TRY(mo_infer(job->ctx, g, NULL, 0));
-    bool *is_selected = mo_arena_new(job->scratch, MO_MAX(g->n_nodes, 1u), sizeof *is_selected);
-    if (!is_selected)
+    enum mo_quant_wish *wish = mo_arena_new(job->scratch, MO_MAX(g->n_nodes, 1u), sizeof *wish);
+    if (!wish)
         return mo_no_memory(job->ctx, g->n_nodes, "the plan");
-    MO_TRY(mo_quant_selection(job, g, is_selected));
-    MO_TRY(mo_quant_plan(job, g, form, is_selected, plan));
+    MO_TRY(mo_quant_selection(job, g, wish));
+    MO_TRY(mo_quant_plan(job, g, form, wish, plan));
     mo_report_set_int(job->report, "folded_batchnorm", prepared.n_batchnorm);
     MO_TRY(report_plan(job, g, plan));
     return audit_float(job, plan, g);

@@ -31,6 +31,7 @@ struct mo_quant_form {
     bool quantize_bias;
     int weight_max;             /* 127; 64 where pairs of products must not saturate 16 bits */
     bool per_channel;
+    bool float_stem;            /* a Conv of few products a sum, followed by MaxPool, stays float */
 };
 struct mo_quant_form mo_quant_form(const struct mo_quantize_options *options);
 
@@ -75,10 +76,14 @@ struct mo_quant_plan {
     uint32_t *group;            /* by value with is_q: index into groups; else MO_NONE */
     struct mo_quant_group *groups; uint32_t n_groups;
 };
-/* Is it left out by --only, --skip or --set GLOB=float? */
-MOPT_MUST_CHECK enum mopt_status mo_quant_selection(struct mo_job *job, const struct mo_graph *g, bool *is_selected);
+/* What --only, --skip and --set say of each node. */
+enum mo_quant_wish { MO_WISH_NO, MO_WISH_YES, MO_WISH_FORCED };
+MOPT_MUST_CHECK enum mopt_status mo_quant_selection(struct mo_job *job, const struct mo_graph *g,
+                                                    enum mo_quant_wish *wish);
+/* Reasons in plan.why that are nobody's failure. */
+extern const char mo_quant_not_selected[], mo_quant_stem[];
 MOPT_MUST_CHECK enum mopt_status mo_quant_plan(struct mo_job *job, const struct mo_graph *g,
-                                               const struct mo_quant_form *form, const bool *is_selected,
+                                               const struct mo_quant_form *form, const enum mo_quant_wish *wish,
                                                struct mo_quant_plan *plan);
 /* Scale and zero point of a group from its range: asymmetric u8/s8, zero exact and at the type's end when the
  * range has one sign; or symmetric s8. */

@@ -178,15 +178,15 @@ enum mopt_status mo_quantize_dynamic(struct mo_job *job, const struct mo_quantiz
     mo_quant_free_initializers(job->model);
     MO_TRY(mo_infer(job->ctx, g, NULL, 0));
     uint32_t n_nodes = g->n_nodes, n_values = g->n_values;
-    bool *is_selected = mo_arena_new(job->scratch, MO_MAX(n_nodes, 1u), sizeof *is_selected);
+    enum mo_quant_wish *wish = mo_arena_new(job->scratch, MO_MAX(n_nodes, 1u), sizeof *wish);
     d.quantized = mo_arena_new(job->scratch, MO_MAX(n_values, 1u), sizeof *d.quantized);
-    if (!is_selected || !d.quantized)
+    if (!wish || !d.quantized)
         return mo_no_memory(job->ctx, n_values * 12, "the plan");
     for (uint32_t v = 0; v < n_values; v++)
         d.quantized[v][0] = MO_NONE;
-    MO_TRY(mo_quant_selection(job, g, is_selected));
+    MO_TRY(mo_quant_selection(job, g, wish));
     for (mo_node_id i = 0; i < n_nodes; i++)
-        MO_TRY(visit(&d, i, is_selected[i]));
+        MO_TRY(visit(&d, i, wish[i]));
     mo_report_set_int(job->report, "layers", d.n_done);
     if (!d.n_done)
         return mo_fail(job->ctx, MOPT_UNSUPPORTED,

@@ -90,7 +90,7 @@ static bool touches_float(const struct fp16 *f, const struct mo_node *n)
     return false;
 }
 
-static enum mopt_status decide(struct fp16 *f, const bool *is_selected)
+static enum mopt_status decide(struct fp16 *f, const enum mo_quant_wish *wish)
 {
     struct mo_graph *g = f->g;
     for (mo_value_id v = 0; v < g->n_values; v++) {
@@ -102,8 +102,8 @@ static enum mopt_status decide(struct fp16 *f, const bool *is_selected)
         const struct mo_node *n = &g->nodes[i];
         if (!touches_float(f, n) || mo_node_is(n, "Constant"))
             continue;
-        f->is_half[i] = is_selected[i] && can_be_half(g, n);
-        if (!is_selected[i])
+        f->is_half[i] = wish[i] && can_be_half(g, n);
+        if (!wish[i])
             MO_TRY(mo_audit(f->job, mo_quant_name(g, n), "float", "not selected", NULL));
         else if (!f->is_half[i])
             MO_TRY(mo_audit(f->job, mo_quant_name(g, n), "float", "no half precision for this operator", NULL));
@@ -235,15 +235,15 @@ enum mopt_status mo_quantize_fp16(struct mo_job *job, const struct mo_quantize_o
     mo_quant_free_initializers(job->model);
     MO_TRY(mo_infer(job->ctx, g, NULL, 0));
     uint32_t n_nodes = g->n_nodes, n_values = MO_MAX(g->n_values, 1u), n_half = 0;
-    bool *is_selected = mo_arena_new(job->scratch, MO_MAX(n_nodes, 1u), sizeof *is_selected);
+    enum mo_quant_wish *wish = mo_arena_new(job->scratch, MO_MAX(n_nodes, 1u), sizeof *wish);
     f.is_half = mo_arena_new(job->scratch, MO_MAX(n_nodes, 1u), sizeof *f.is_half);
     f.was_float = mo_arena_new(job->scratch, n_values, sizeof *f.was_float);
     f.needs_float = mo_arena_new(job->scratch, n_values, sizeof *f.needs_float);
     f.half = mo_arena_new(job->scratch, n_values, sizeof *f.half);
-    if (!is_selected || !f.is_half || !f.was_float || !f.needs_float || !f.half)
+    if (!wish || !f.is_half || !f.was_float || !f.needs_float || !f.half)
         return mo_no_memory(job->ctx, n_values * 8, "the plan");
-    MO_TRY(mo_quant_selection(job, g, is_selected));
-    MO_TRY(decide(&f, is_selected));
+    MO_TRY(mo_quant_selection(job, g, wish));
+    MO_TRY(decide(&f, wish));
     for (mo_node_id i = 0; i < n_nodes; i++)
         n_half += f.is_half[i];
     mo_report_set_int(job->report, "half_nodes", n_half);

@@ -28,6 +28,9 @@ struct planner {
 };
 enum { LOOSE = 1, FIRM = 2 };
 
+const char mo_quant_not_selected[] = "not selected";
+const char mo_quant_stem[] = "a sum of few products, pooled at once: faster in float";
+
 const char *mo_quant_name(const struct mo_graph *g, const struct mo_node *n)
 {
     if (n->name && *n->name)
@@ -62,18 +65,18 @@ bool mo_quant_reads_q(const struct mo_graph *g, const struct mo_node *n, uint32_
 /* ---- selection ---------------------------------------------------------------------------- */
 
 /* --only and --skip choose; --set 'GLOB=float' leaves a layer alone, 'GLOB=int8' takes it all the same. */
-enum mopt_status mo_quant_selection(struct mo_job *job, const struct mo_graph *g, bool *is_selected)
+enum mopt_status mo_quant_selection(struct mo_job *job, const struct mo_graph *g, enum mo_quant_wish *wish)
 {
     for (mo_node_id i = 0; i < g->n_nodes; i++) {
         const struct mo_node *n = &g->nodes[i];
         const struct mo_value *w = mo_in(g, n, 1);
         const char *weight = w && w->data ? w->name : NULL, *word = mo_set_word(job, mo_quant_name(g, n), weight);
-        is_selected[i] = mo_is_selected(job, mo_quant_name(g, n), weight);
+        wish[i] = mo_is_selected(job, mo_quant_name(g, n), weight) ? MO_WISH_YES : MO_WISH_NO;
         if (!word)
             continue;
         if (strcmp(word, "float") && strcmp(word, "int8"))
             return mo_fail(job->ctx, MOPT_USAGE, "option 'set': '%s' is not one of float, int8", word);
-        is_selected[i] = !strcmp(word, "int8");
+        wish[i] = strcmp(word, "int8") ? MO_WISH_NO : MO_WISH_FORCED;
     }
     return MOPT_OK;
 }
@@ -127,17 +130,53 @@ static const char *obstacle(const struct planner *p, const struct mo_node *n)
     return n_activations ? NULL : "it reads no float32 activation";
 }
 
-static void find_candidates(struct planner *p, const bool *is_selected)
+/* The only node that reads output 0 of n; NULL. */
+static const struct mo_node *sole_reader(const struct mo_graph *g, const struct mo_node *n)
 {
+    mo_node_id user;
+    const struct mo_value *y = mo_out(g, n, 0);
+    if (!y || y->is_output || y->n_uses != 1 || mo_value_users(g, n->out[0], &user, 1) != 1)
+        return NULL;
+    return &g->nodes[user];
+}
+
+/* A convolution of few products a sum (one channel, 3x3 or 5x5) whose result is pooled at once. Runtimes are slow at
+ * it in 8 bits, since gathering the bytes is all the work: in ONNX Runtime the first layer of LeNet-5 takes five times
+ * as long as in float, half of the whole net's time. Pooled, its result is small enough to be quantized after. */
+static bool is_stem(const struct planner *p, const struct mo_node *n)
+{
+    enum { FEW_PRODUCTS = 25 };
+    if (!p->form->float_stem || !mo_node_is(n, "Conv") || !mo_quant_has_weight(p->g, n))
+        return false;
+    const struct mo_value *w = mo_in(p->g, n, 1);
+    if (mo_value_elems(w) / MO_MAX(w->shape.dim[0], 1) > FEW_PRODUCTS || mo_node_int(n, "group", 1) != 1)
+        return false;
+    const struct mo_node *next = sole_reader(p->g, n);
+    if (next && (mo_node_is(next, "Relu") || mo_node_is(next, "Clip")))
+        next = sole_reader(p->g, next);
+    return next && mo_node_is(next, "MaxPool");
+}
+
+static void find_candidates(struct planner *p, const enum mo_quant_wish *wish)
+{
+    uint32_t n_others = 0;
     for (mo_node_id i = 0; i < p->g->n_nodes; i++) {
         const struct mo_node *n = &p->g->nodes[i];
         if (!n->op || n->op->quant.kind == MO_QUANT_FLOAT)
             continue;
-        p->plan->why[i] = is_selected[i] ? obstacle(p, n) : "not selected";
+        p->plan->why[i] = wish[i] == MO_WISH_NO ? mo_quant_not_selected : obstacle(p, n);
         p->plan->is_candidate[i] = !p->plan->why[i];
-        if (p->plan->is_candidate[i] && n->op->quant.kind != MO_QUANT_CLIP)
-            p->plan->role[i] = MO_Q_INT8;
+        if (!p->plan->is_candidate[i] || n->op->quant.kind == MO_QUANT_CLIP)
+            continue;
+        p->plan->role[i] = MO_Q_INT8;
+        n_others += mo_quant_has_weight(p->g, n) && !(is_stem(p, n) && wish[i] != MO_WISH_FORCED);
     }
+    for (mo_node_id i = 0; i < p->g->n_nodes && n_others; i++)
+        if (p->plan->role[i] == MO_Q_INT8 && wish[i] != MO_WISH_FORCED && is_stem(p, &p->g->nodes[i])) {
+            p->plan->why[i] = mo_quant_stem;
+            p->plan->is_candidate[i] = false;
+            p->plan->role[i] = MO_Q_FLOAT;
+        }
 }
 
 /* ---- Relu and Clip ----------------------------------------------------------------------------- */
@@ -337,7 +376,7 @@ static enum mopt_status make_groups(struct planner *p)
 }
 
 enum mopt_status mo_quant_plan(struct mo_job *job, const struct mo_graph *g, const struct mo_quant_form *form,
-                               const bool *is_selected, struct mo_quant_plan *plan)
+                               const enum mo_quant_wish *wish, struct mo_quant_plan *plan)
 {
     uint32_t n_values = MO_MAX(g->n_values, 1u), n_nodes = MO_MAX(g->n_nodes, 1u);
     struct planner p = { .job = job, .g = g, .form = form, .plan = plan };
@@ -351,7 +390,7 @@ enum mopt_status mo_quant_plan(struct mo_job *job, const struct mo_graph *g, con
     p.demand = mo_arena_new(job->scratch, n_values, sizeof *p.demand);
     if (!plan->role || !plan->why || !plan->is_candidate || !plan->is_q || !plan->group || !p.supply || !p.demand)
         return mo_no_memory(job->ctx, n_values * 16, "the plan");
-    find_candidates(&p, is_selected);
+    find_candidates(&p, wish);
     while (settle(&p))
         ;
     mark_values(&p);

@@ -2,6 +2,7 @@
  *
  *   value v made by an int8 node     node -> v_raw -> Q -> v_quantized -> DQ -> v        readers stay as they are
  *   value v made in float, or given  v -> Q -> v_quantized -> DQ -> v_dequantized        int8 readers read the last
+ *                                    behind a MaxPool in float a Clip stands before the Q, see write_clip
  *   weight w                         w_quantized (int8) -> DQ -> w_dequantized
  *   bias b                           b_quantized (int32, scale s_x s_w[c]) -> DQ -> b_dequantized
  *   constant c of Add, Mul ...       c_quantized (type of the activations) -> DQ -> c_dequantized
@@ -121,6 +122,29 @@ static enum mopt_status write_made(struct writer *w, mo_node_id i, uint32_t k)
     return write_pair(w, v, raw, v);
 }
 
+/* ONNX Runtime moves a Q to before the MaxPool that feeds it, which then pools bytes in an order that it is slow at
+ * (20 times). A Clip between them keeps both in place; it must not be redundant, so it ends one step inside the range. */
+static enum mopt_status write_clip(struct writer *w, mo_value_id *v)
+{
+    mo_node_id producer = w->g->values[*v].producer;
+    const struct mo_quant_group *group = &w->plan->groups[w->plan->group[*v]];
+    if (producer == MO_NONE || producer >= w->plan->n_nodes || !w->form->float_stem ||
+        !mo_node_is(&w->g->nodes[producer], "MaxPool"))
+        return MOPT_OK;
+    const char *base = w->g->values[*v].name, *name = mo_arena_printf(w->job->scratch, "%s_Clip", base);
+    struct mo_shape shape = w->g->values[*v].shape, scalar = { .rank = 0 };
+    int lowest = w->form->act == MO_U8 ? 0 : -128;
+    float low = (float)(lowest - group->zero) * group->scale, high = (float)(lowest + 254 - group->zero) * group->scale;
+    mo_value_id in[3] = { *v, constant(w, base, "lowest", MO_F32, &scalar, &low),
+                          constant(w, base, "highest", MO_F32, &scalar, &high) };
+    mo_value_id clipped = named(w, base, "clipped", MO_F32, &shape);
+    if (in[1] == MO_NONE || in[2] == MO_NONE || clipped == MO_NONE || !name ||
+        mo_graph_add_node(w->g, "Clip", NULL, name, in, 3, &clipped, 1) == MO_NONE)
+        return full(w);
+    *v = clipped;
+    return MOPT_OK;
+}
+
 static enum mopt_status write_given(struct writer *w, mo_value_id v)
 {
     struct mo_shape shape = w->g->values[v].shape;
@@ -128,7 +152,9 @@ static enum mopt_status write_given(struct writer *w, mo_value_id v)
     if (to == MO_NONE)
         return full(w);
     w->dq[v] = to;
-    return write_pair(w, v, v, to);
+    mo_value_id from = v;
+    MO_TRY(write_clip(w, &from));
+    return write_pair(w, v, from, to);
 }
 
 static enum mopt_status write_activations(struct writer *w)

@@ -110,12 +110,12 @@ enum mopt_status mo_quantize_weight_only(struct mo_job *job, const struct mo_qua
     mo_quant_free_initializers(job->model);
     MO_TRY(mo_infer(job->ctx, g, NULL, 0));
     uint32_t n_nodes = g->n_nodes;
-    bool *is_selected = mo_arena_new(job->scratch, MO_MAX(n_nodes, 1u), sizeof *is_selected);
-    if (!is_selected)
+    enum mo_quant_wish *wish = mo_arena_new(job->scratch, MO_MAX(n_nodes, 1u), sizeof *wish);
+    if (!wish)
         return mo_no_memory(job->ctx, n_nodes, "the plan");
-    MO_TRY(mo_quant_selection(job, g, is_selected));
+    MO_TRY(mo_quant_selection(job, g, wish));
     for (mo_node_id i = 0; i < n_nodes; i++)
-        MO_TRY(visit(&j, i, is_selected[i]));
+        MO_TRY(visit(&j, i, wish[i]));
     mo_report_set_int(job->report, "layers", j.n_done);
     if (!j.n_done)
         return mo_fail(job->ctx, MOPT_UNSUPPORTED, "no weight can be stored as int8");

@@ -109,9 +109,9 @@ static void write_with_range(struct net *t, struct job *j, const struct mo_quant
                              bool for_training, struct mo_quant_written *written)
 {
     struct mo_quant_plan plan;
-    bool *is_selected = mo_arena_new(&j->scratch, t->g->n_nodes + 1, sizeof *is_selected);
-    ck_assert(!mo_quant_selection(&j->job, t->g, is_selected));
-    ck_assert(!mo_quant_plan(&j->job, t->g, form, is_selected, &plan));
+    enum mo_quant_wish *wish = mo_arena_new(&j->scratch, t->g->n_nodes + 1, sizeof *wish);
+    ck_assert(!mo_quant_selection(&j->job, t->g, wish));
+    ck_assert(!mo_quant_plan(&j->job, t->g, form, wish, &plan));
     for (uint32_t i = 0; i < plan.n_groups; i++) {
         plan.groups[i].range = (struct mo_range){ low, high };
         mo_quant_params(&plan.groups[i], form);
