@@ -109,6 +109,7 @@ const struct mo_op mo_op_quantize_linear = {
     .macs = mo_macs_zero, .couple = couple, .permute = permute,
     .scratch_bytes = scratch_bytes,
     .backward_reads = 7,
+    .params_in = 1u << 0,       /* a weight that is trained with its rounding in place */
 };
 
 /* ---- DequantizeLinear ---- */

@@ -28,7 +28,6 @@ static const struct mopt_option options[] = {
     { "target", MOPT_OPT_CHOICE, AT(target), .text_def = "x86", .choices = "x86|arm|trt|generic",
       .help = "x86: u8 activations; arm: s8; trt: symmetric s8; generic: u8 and 7-bit weights, the same on any CPU" },
     { "per-tensor", MOPT_OPT_BOOL, AT(per_tensor), .help = "one scale a weight instead of one a channel" },
-    { "bias-correction", MOPT_OPT_BOOL, AT(bias_correction), .help = "shift each bias by the mean error of its channel" },
     { "layer-error", MOPT_OPT_BOOL, AT(measure), .def = 1, .help = "measure the error of each layer for the report" },
     { "", MOPT_OPT_GROUP, AT(train), .group = mo_train_options },
     { 0 }

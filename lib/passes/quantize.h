@@ -16,7 +16,7 @@
 enum mo_quant_target { MO_TARGET_X86, MO_TARGET_ARM, MO_TARGET_TRT, MO_TARGET_GENERIC };
 
 struct mo_quantize_options {
-    bool qat, dynamic, fp16, keep_io, per_tensor, bias_correction, measure;
+    bool qat, dynamic, fp16, keep_io, per_tensor, measure;
     int weight_only;            /* 0: no, 1: int8 */
     int target, method;
     double percentile;

@@ -26,26 +26,6 @@ static enum mopt_status full(struct fp16 *f)
     return mo_no_memory(f->job->ctx, 256, "a node");
 }
 
-/* Round half to even, as IEEE 754 says; overflow is clipped by the caller. */
-static uint16_t to_half(float x)
-{
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
-    bits &= 0x7fffffff;
-    if (bits >= 0x7f800000)
-        return sign | (bits > 0x7f800000 ? 0x7e00 : 0x7c00);
-    if (bits >= 0x477ff000)                             /* rounds to 65536 or more */
-        return sign | 0x7c00;
-    if (bits < 0x38800000) {                            /* below 2^-14: subnormal */
-        float magnitude;
-        memcpy(&magnitude, &bits, sizeof magnitude);
-        return sign | (uint16_t)rintf(magnitude * 0x1p24f);
-    }
-    uint32_t rounded = bits + 0xfff + (bits >> 13 & 1);
-    return sign | (uint16_t)((rounded >> 13) - (112u << 10));
-}
-
 /* ---- what can be half ------------------------------------------------------------------- */
 
 /* Defined for float32 alone (or in older opsets), or made of an attribute's type. */
@@ -148,7 +128,7 @@ static enum mopt_status half_constant(struct fp16 *f, mo_value_id v)
         return mo_no_memory(f->job->ctx, (uint64_t)n * 2, "a constant");
     for (int64_t i = 0; i < n; i++) {
         bool clips = isfinite(x[i]) && fabsf(x[i]) > HALF_MAX;
-        h[i] = to_half(clips ? copysignf(HALF_MAX, x[i]) : x[i]);
+        h[i] = mo_f32_to_f16(clips ? copysignf(HALF_MAX, x[i]) : x[i]);
         n_clipped += clips;
         f->n_flushed += x[i] != 0 && !(h[i] & 0x7fff);
     }
