@@ -14,6 +14,7 @@
 #include "kernels/cpu/loops.h"
 
 #define LANES 16
+#define ROW 2048        /* the widest row of BatchNormalization: norm.c's MAX_WIDTH */
 
 /* ---- BatchNormalization ------------------------------------------------------------------- */
 
@@ -92,19 +93,21 @@ static void bn_grad_sums(const struct mo_bn *p, int64_t begin, int64_t end, floa
                     end - begin < p->width ? end - begin : p->width, sum_g, sum_gx);
 }
 
+/* dresidual may be dy itself, so each of its elements is written after it is read; no other operands overlap. */
 static inline void bn_grad_row(const struct mo_bn *p, int64_t at, int64_t n)
 {
-    const float *restrict x = p->x + at, *restrict y = p->y + at, *restrict dy = p->dy + at;
+    const float *restrict x = p->x + at, *restrict y = p->relu ? p->y + at : NULL;
     const float *restrict mean = p->mean, *restrict a = p->a, *restrict b = p->b, *restrict c = p->c;
     float *restrict dx = p->dx + at;
+    const float *restrict dy = p->dy + at;
     if (p->dresidual) {
-        float *dresidual = p->dresidual + at;       /* may be dy itself */
-        for (int64_t w = 0; w < n; w++) {
-            float g = !p->relu || y[w] > 0 ? p->dy[at + w] : 0;
-            dresidual[w] = g;
-            dx[w] = a[w] * (g - b[w] - (x[w] - mean[w]) * c[w]);
-        }
-    } else if (p->relu) {
+        float g[ROW];
+        for (int64_t w = 0; w < n; w++)
+            g[w] = !y || y[w] > 0 ? dy[w] : 0;
+        memcpy(p->dresidual + at, g, (size_t)n * sizeof *g);
+        for (int64_t w = 0; w < n; w++)
+            dx[w] = a[w] * (g[w] - b[w] - (x[w] - mean[w]) * c[w]);
+    } else if (y) {
         for (int64_t w = 0; w < n; w++) {
             float g = y[w] > 0 ? dy[w] : 0;
             dx[w] = a[w] * (g - b[w] - (x[w] - mean[w]) * c[w]);
@@ -441,12 +444,49 @@ static void pool_grad_at(const struct grad_row *r, const float *dy, const uint8_
     pool_grad_pixel(d, covers, n, dy, where, add, dx);
 }
 
+/* Windows that tile the picture (stride = kernel, no padding, all pixels covered): the one window over a row of
+ * input pixels at tap row `first_tap` is known, so dy is read once for each of its taps along the row. */
+static bool tiles(const struct mo_pool_desc *d)
+{
+    for (int i = 0; i < 3; i++)
+        if (d->stride[i] != d->kernel[i] || d->dilation[i] != 1 || d->pad_begin[i] || d->out[i] * d->kernel[i] != d->in[i])
+            return false;
+    return d->kind == MO_POOL_MAX && d->channels >= LANES;
+}
+
+static void tile_row(const struct mo_pool_desc *d, const float *restrict dy, const uint8_t *restrict where, int first_tap,
+                     float *restrict dx)
+{
+    int64_t channels = d->channels;
+    for (int64_t o = 0; o < d->out[2]; o++, dy += channels, where += channels)
+        for (int t = 0; t < d->kernel[2]; t++, dx += channels)
+            for (int64_t c = 0; c < channels; c += LANES) {
+                int64_t at = c + LANES <= channels ? c : channels - LANES;
+#ifdef __AVX512F__
+                __mmask16 mine = _mm_cmpeq_epi8_mask(_mm_loadu_si128((const __m128i *)(where + at)),
+                                                     _mm_set1_epi8((char)(first_tap + t)));
+                _mm512_storeu_ps(dx + at, _mm512_maskz_loadu_ps(mine, dy + at));
+#else
+                for (int i = 0; i < LANES; i++)
+                    dx[at + i] = where[at + i] == first_tap + t ? dy[at + i] : 0;
+#endif
+            }
+}
+
 /* Rows of input pixels: pictures x in[0] x in[1]. */
 static void pool_grad_rows(const struct mo_pool_desc *d, const float *dy, const uint8_t *where, float *dx, bool add,
                            int64_t begin, int64_t end)
 {
+    bool is_tiled = !add && tiles(d);
     for (int64_t i = begin; i < end; i++) {
         struct grad_row r = { .d = d, .n = i / (d->in[0] * d->in[1]), .at = { i / d->in[1] % d->in[0], i % d->in[1], 0 } };
+        if (is_tiled) {
+            int64_t o0 = r.at[0] / d->kernel[0], o1 = r.at[1] / d->kernel[1];
+            int64_t from = ((r.n * d->out[0] + o0) * d->out[1] + o1) * d->out[2] * d->channels;
+            int64_t tap = (r.at[0] % d->kernel[0] * d->kernel[1] + r.at[1] % d->kernel[1]) * d->kernel[2];
+            tile_row(d, dy + from, where + from, (int)tap, dx + i * d->in[2] * d->channels);
+            continue;
+        }
         r.o[0] = outputs_of(d, 0, r.at[0]);
         r.o[1] = outputs_of(d, 1, r.at[1]);
         for (r.at[2] = 0; r.at[2] < d->in[2]; r.at[2]++) {
