@@ -318,11 +318,10 @@ static void close_folder(struct mo_source *source)
 
 /* ---- opening -------------------------------------------------------------------------------- */
 
-/* The size of the first picture of each class that can be read: whether all are grey, and of one size. */
-static void look_at_first(struct folder *f, bool *is_grey, int *height, int *width)
+/* Whether the first picture of each class that can be read is grey. */
+static bool is_grey(struct folder *f)
 {
-    int last = -1, n_seen = 0;
-    *is_grey = true;
+    int last = -1;
     for (size_t i = 0; i < f->n_entries; i++) {
         char path[MAX_PATH], why[300];
         struct mo_image_info info;
@@ -332,25 +331,22 @@ static void look_at_first(struct folder *f, bool *is_grey, int *height, int *wid
         uint8_t *bytes = read_bytes(path, &n, why, sizeof why);
         if (bytes && mo_image_info(bytes, n, &info, why, sizeof why)) {
             last = f->entry[i].label;
-            *is_grey &= info.is_grey;
-            bool same = !n_seen || (info.height == *height && info.width == *width);
-            *height = same ? info.height : 0;
-            *width = same ? info.width : 0;
-            n_seen++;
+            if (!info.is_grey) {
+                mo_mem_free(bytes);
+                return false;
+            }
         }
         mo_mem_free(bytes);
     }
-    *is_grey &= n_seen > 0;
+    return last >= 0;
 }
 
 static enum mopt_status describe(struct mopt_ctx *ctx, struct folder *f, const struct mo_source_spec *spec)
 {
     struct mo_source *base = &f->base;
-    bool is_grey;
-    int channels, height = 0, width = 0;
+    int channels;
     MO_TRY(mo_spec_choice(ctx, spec, "channels", "auto|1|3", 0, &channels));
-    look_at_first(f, &is_grey, &height, &width);
-    base->channels = channels ? (channels == 1 ? GREY : RGB) : is_grey ? GREY : RGB;
+    base->channels = channels == 1 || (!channels && is_grey(f)) ? GREY : RGB;
     base->n_samples = f->n_entries;
     base->target = MO_TARGET_CLASS;
     base->n_classes = (int)f->class_names.n;
