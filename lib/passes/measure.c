@@ -7,6 +7,7 @@
 #include "lib/run/run.h"
 
 enum { MAX_INPUTS = 32, WARM_UP_RUNS = 3, MAX_LATENCY_RUNS = 1000 };
+#define SMALL_SCALE 0.1
 
 enum mopt_status mo_sample_shapes(struct mopt_ctx *ctx, const struct mo_graph *g, int64_t batch, int64_t free_dim,
                                   struct mo_shape *shapes, uint32_t max, uint32_t *n)
@@ -57,12 +58,12 @@ enum mopt_status mo_sample_input(struct mo_run *run, uint32_t i, uint64_t seed)
 }
 
 /* A run of the model, planned for one sample, inputs filled. */
-static enum mopt_status sample_run(struct mopt_ctx *ctx, const struct mopt_model *model, uint64_t seed,
+static enum mopt_status sample_run(struct mopt_ctx *ctx, const struct mopt_model *model, uint64_t seed, int64_t free_dim,
                                    struct mo_run **run)
 {
     struct mo_shape shapes[MAX_INPUTS];
     uint32_t n = 0;
-    MO_TRY(mo_sample_shapes(ctx, &model->graph, 1, 1, shapes, MAX_INPUTS, &n));
+    MO_TRY(mo_sample_shapes(ctx, &model->graph, 1, free_dim, shapes, MAX_INPUTS, &n));
     MO_TRY(mo_run_new(ctx, &model->graph, &(struct mo_run_options){0}, run));
     enum mopt_status s = mo_run_shape(*run, shapes, n);
     for (uint32_t i = 0; !s && i < n; i++)
@@ -74,12 +75,31 @@ static enum mopt_status sample_run(struct mopt_ctx *ctx, const struct mopt_model
     return s;
 }
 
+/* Free dimensions that suit the model: of an image, a single step, or a longer signal; the first that fits. */
+static enum mopt_status first_run(struct mopt_ctx *ctx, const struct mopt_model *model, uint64_t seed, int64_t *free_dim,
+                                  struct mo_run **run)
+{
+    static const int64_t dims[] = {MO_FREE_DIM, 1, 1024};
+    char words[sizeof ctx->error] = "";
+    for (size_t i = 0; i < MO_COUNT(dims); i++) {
+        *free_dim = dims[i];
+        enum mopt_status s = sample_run(ctx, model, seed, dims[i], run);
+        if (s != MOPT_DATA)
+            return s;
+        if (i == 0)
+            memcpy(words, ctx->error, sizeof words);
+        mopt_clear(ctx);
+    }
+    return mo_fail(ctx, MOPT_UNSUPPORTED, "%s", words);
+}
+
 enum mopt_status mo_measure_latency(struct mopt_ctx *ctx, const struct mopt_model *model, double budget_s,
                                     struct mo_latency *latency)
 {
     *latency = (struct mo_latency){0};
     struct mo_run *run = NULL;
-    MO_TRY(sample_run(ctx, model, 0, &run));
+    int64_t free_dim;
+    MO_TRY(first_run(ctx, model, 0, &free_dim, &run));
     enum mopt_status s = MOPT_OK;
     for (int i = 0; !s && i < WARM_UP_RUNS; i++)
         s = mo_run_forward(run);
@@ -97,13 +117,14 @@ enum mopt_status mo_measure_latency(struct mopt_ctx *ctx, const struct mopt_mode
     return s;
 }
 
-/* The largest |a - b| over the largest |a|; other types than float32 are compared bit by bit. */
+/* The largest |a - b| over the largest |a|, or over SMALL_SCALE where that is less: what was rounded at a scale near 1
+ * inside cannot be better at the output. Other types than float32 are compared bit by bit. */
 static double difference_of(const struct mo_value *v, const void *a, const void *b)
 {
     if (v->dtype != MO_F32)
         return memcmp(a, b, mo_value_bytes(v)) ? INFINITY : 0;
     const float *x = a, *y = b;
-    double scale = 1e-6, worst = 0;
+    double scale = SMALL_SCALE, worst = 0;
     for (int64_t k = 0; k < mo_value_elems(v); k++) {
         if (isnan(x[k]) && isnan(y[k]))
             continue;
@@ -142,11 +163,18 @@ enum mopt_status mo_measure_difference(struct mopt_ctx *ctx, const struct mopt_m
 {
     *difference = 0;
     struct mo_run *run_a = NULL, *run_b = NULL;
-    enum mopt_status s = sample_run(ctx, a, seed, &run_a);
-    if (!s)
-        s = sample_run(ctx, b, seed, &run_b);
+    int64_t free_dim;
+    enum mopt_status s = first_run(ctx, a, seed, &free_dim, &run_a);
     if (!s)
         s = mo_run_forward(run_a);
+    if (s == MOPT_DATA) { /* made-up input need not suit the first model; what suits it must suit the second */
+        char words[sizeof ctx->error];
+        memcpy(words, ctx->error, sizeof words);
+        mopt_clear(ctx);
+        s = mo_fail(ctx, MOPT_UNSUPPORTED, "%s", words);
+    }
+    if (!s)
+        s = sample_run(ctx, b, seed, free_dim, &run_b);
     if (!s)
         s = mo_run_forward(run_b);
     if (!s && mo_run_n_outputs(run_a) != mo_run_n_outputs(run_b))

@@ -1,0 +1,248 @@
+/* pass_simplify.c - simplify: rules that keep what a model computes, again and again until none applies.
+ *
+ * Each rule is one row, with a flag to leave it out. The driver runs the model before and after. */
+#include <string.h>
+
+#include "lib/graph/op.h"
+#include "lib/graph/private.h"
+#include "lib/passes/quantize.h"
+#include "lib/passes/rewrite.h"
+#include "lib/run/run.h"
+
+enum { MAX_ROUNDS = 50, FILLED_MAX_BYTES = 4 << 10 };
+
+enum rule_id {
+    FREE_INITIALIZERS, LIFT_CONSTANTS, FOLD_CONSTANTS, FOLD_SHAPES, DROP_IDENTITY, CANCEL_TRANSPOSES, FOLD_BATCHNORM,
+    FOLD_ARITHMETIC, FOLD_PAD, MAKE_GEMM, TIDY_GEMM, MERGE_CONSTANTS, MERGE_NODES, DROP_UNUSED, N_RULES
+};
+
+struct simplify_options { bool on[N_RULES]; double fold_limit; };
+#define RULE(id, words, text) \
+    { words, MOPT_OPT_BOOL, offsetof(struct simplify_options, on) + (id) * sizeof(bool), .def = 1, .help = text }
+static const struct mopt_option options[] = {
+    RULE(FREE_INITIALIZERS, "free-initializers", "weights that old files also list as inputs are constants"),
+    RULE(LIFT_CONSTANTS, "lift-constants", "Constant nodes become initializers"),
+    RULE(FOLD_CONSTANTS, "fold-constants", "what depends on constants alone is computed"),
+    RULE(FOLD_SHAPES, "fold-shapes", "targets of Reshape computed from shapes become constants"),
+    RULE(DROP_IDENTITY, "drop-identity", "nodes that give out what they read"),
+    RULE(CANCEL_TRANSPOSES, "cancel-transposes", "Transposes that undo one another"),
+    RULE(FOLD_BATCHNORM, "fold-batchnorm", "BatchNormalization into the Conv or Gemm before it"),
+    RULE(FOLD_ARITHMETIC, "fold-arithmetic", "constant Mul, Div, Add, Sub into the Conv or Gemm before it"),
+    RULE(FOLD_PAD, "fold-pad", "zero Pad into the Conv behind it"),
+    RULE(MAKE_GEMM, "make-gemm", "MatMul and Add of a constant row become Gemm"),
+    RULE(TIDY_GEMM, "tidy-gemm", "alpha and beta of Gemm into its constants"),
+    RULE(MERGE_CONSTANTS, "merge-constants", "constants with the same elements"),
+    RULE(MERGE_NODES, "merge-nodes", "nodes that compute the same"),
+    RULE(DROP_UNUSED, "drop-unused", "nodes and initializers that nobody reads"),
+    { "fold-limit", MOPT_OPT_FLOAT, offsetof(struct simplify_options, fold_limit), .def = 256, .min = 0, .max = 1e6,
+      .word = "MB", .help = "largest constant that folding may make" },
+    { 0 }
+};
+
+struct simplify {
+    struct mo_job *job;
+    struct mopt_model *model;       /* the job's, or a copy for a dry run */
+    const struct simplify_options *options;
+    struct mo_rewrite r;
+    uint32_t n_changes[N_RULES];
+};
+
+/* ---- rules over the whole graph ---------------------------------------------------------- */
+
+static enum mopt_status lift_constants(struct simplify *s)
+{
+    struct mo_graph *g = s->r.g;
+    for (mo_node_id i = 0; i < g->n_nodes; i++) {
+        struct mo_node *n = &g->nodes[i];
+        const struct mo_value *v = mo_out(g, n, 0);
+        if (n->is_dead || !mo_node_is(n, "Constant") || n->n_out != 1 || !v || !v->data || v->is_output)
+            continue;
+        n->is_dead = true;
+        s->r.n_changes++;
+    }
+    mo_graph_sweep(g);
+    return MOPT_OK;
+}
+
+/* Not worth being in the file: large tensors that are made of one number. */
+static bool is_large_filler(const struct mo_graph *g, const struct mo_node *n)
+{
+    static const char *const types[] = { "ConstantOfShape", "Expand", "Tile", "Range", "EyeLike" };
+    const struct mo_value *y = mo_out(g, n, 0);
+    for (size_t i = 0; i < MO_COUNT(types); i++)
+        if (mo_node_is(n, types[i]))
+            return y && mo_value_bytes(y) > FILLED_MAX_BYTES;
+    return false;
+}
+
+static enum mopt_status fold_constants(struct simplify *s)
+{
+    struct mo_graph *g = s->r.g;
+    uint32_t before = g->n_nodes;
+    for (mo_node_id i = 0; i < g->n_nodes; i++)
+        if (is_large_filler(g, &g->nodes[i]))
+            g->nodes[i].op = NULL;          /* not known, so not folded; found again below */
+    enum mopt_status status = mo_fold_constants(s->r.ctx, g, (size_t)(s->options->fold_limit * 1e6));
+    if (!status)
+        status = mo_graph_index(s->r.ctx, g);
+    s->r.n_changes += before - g->n_nodes;
+    return status;
+}
+
+static enum mopt_status drop_unused(struct simplify *s)
+{
+    struct mo_graph *g = s->r.g;
+    uint32_t before = g->n_nodes + g->n_initializers;
+    mo_graph_drop_unused(g);
+    s->r.n_changes += before - (g->n_nodes + g->n_initializers);
+    return MOPT_OK;
+}
+
+static enum mopt_status free_initializers(struct simplify *s)
+{
+    uint32_t before = s->r.g->n_inputs;
+    if (before)
+        mo_quant_free_initializers(s->model);
+    s->r.n_changes += before - s->r.g->n_inputs;
+    return MOPT_OK;
+}
+
+static enum mopt_status merge_constants(struct simplify *s) { return mo_rewrite_equal_constants(&s->r); }
+static enum mopt_status merge_nodes(struct simplify *s) { return mo_rewrite_equal_nodes(&s->r); }
+
+/* A row has one of the two. */
+static const struct rule {
+    const char *name;
+    enum mopt_status (*whole)(struct simplify *s);
+    mo_rewrite_fn *node;
+} rules[N_RULES] = {
+    [FREE_INITIALIZERS] = { "free-initializers", free_initializers, NULL },
+    [LIFT_CONSTANTS] = { "lift-constants", lift_constants, NULL },
+    [FOLD_CONSTANTS] = { "fold-constants", fold_constants, NULL },
+    [FOLD_SHAPES] = { "fold-shapes", NULL, mo_rewrite_reshape },
+    [DROP_IDENTITY] = { "drop-identity", NULL, mo_rewrite_identity },
+    [CANCEL_TRANSPOSES] = { "cancel-transposes", NULL, mo_rewrite_transpose },
+    [FOLD_BATCHNORM] = { "fold-batchnorm", NULL, mo_rewrite_batchnorm },
+    [FOLD_ARITHMETIC] = { "fold-arithmetic", NULL, mo_rewrite_arithmetic },
+    [FOLD_PAD] = { "fold-pad", NULL, mo_rewrite_pad },
+    [MAKE_GEMM] = { "make-gemm", NULL, mo_rewrite_make_gemm },
+    [TIDY_GEMM] = { "tidy-gemm", NULL, mo_rewrite_tidy_gemm },
+    [MERGE_CONSTANTS] = { "merge-constants", merge_constants, NULL },
+    [MERGE_NODES] = { "merge-nodes", merge_nodes, NULL },
+    [DROP_UNUSED] = { "drop-unused", drop_unused, NULL },
+};
+
+/* ---- rounds --------------------------------------------------------------------------------- */
+
+static enum mopt_status apply_rule(struct simplify *s, const struct rule *rule)
+{
+    struct mo_graph *g = s->r.g;
+    if (rule->whole)
+        return rule->whole(s);
+    for (mo_node_id i = 0; i < g->n_nodes; i++) {
+        const struct mo_node *n = &g->nodes[i];
+        if (n->is_dead || !mo_is_selected(s->job, n->name, NULL))
+            continue;
+        enum mopt_status status = rule->node(&s->r, i);
+        char label[200];
+        if (status) {
+            mo_blame(s->r.ctx, "%s", mo_node_label(g, &g->nodes[i], label, sizeof label));
+            return status;
+        }
+    }
+    mo_graph_sweep(g);
+    return MOPT_OK;
+}
+
+static enum mopt_status one_round(struct simplify *s, uint32_t *n_changes)
+{
+    *n_changes = 0;
+    for (int k = 0; k < N_RULES; k++) {
+        if (!s->options->on[k])
+            continue;
+        MO_TRY(mo_stopped(s->r.ctx));
+        MO_TRY(mo_infer(s->r.ctx, s->r.g, NULL, 0));
+        s->r.n_changes = 0;
+        enum mopt_status status = apply_rule(s, &rules[k]);
+        if (status) {
+            mo_blame(s->r.ctx, "rule %s", rules[k].name);
+            return status;
+        }
+        s->n_changes[k] += s->r.n_changes;
+        *n_changes += s->r.n_changes;
+    }
+    return MOPT_OK;
+}
+
+/* Weights that a caller may override are no constants while the rules work: their data is put aside. */
+struct aside { mo_value_id id; void *data; enum mo_data_owner owner; };
+
+static enum mopt_status put_aside(struct mo_job *job, struct mo_graph *g, struct aside **list, uint32_t *n)
+{
+    *n = 0;
+    *list = mo_arena_new(job->scratch, g->n_inputs + 1, sizeof **list);
+    if (!*list)
+        return mo_no_memory(job->ctx, g->n_inputs * sizeof **list, "inputs");
+    for (uint32_t i = 0; i < g->n_inputs; i++) {
+        struct mo_value *v = &g->values[g->inputs[i]];
+        if (!v->is_initializer)
+            continue;
+        (*list)[(*n)++] = (struct aside){ g->inputs[i], v->data, v->owner };
+        v->data = NULL;
+        v->owner = MO_DATA_BORROWED;
+    }
+    return MOPT_OK;
+}
+
+static void put_back(struct mo_graph *g, const struct aside *list, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        g->values[list[i].id].data = list[i].data;
+        g->values[list[i].id].owner = list[i].owner;
+    }
+}
+
+static enum mopt_status simplify(struct simplify *s)
+{
+    struct mo_graph *g = s->r.g;
+    struct aside *aside = NULL;
+    uint32_t n_aside = 0, n_changes = 1;
+    if (!s->options->on[FREE_INITIALIZERS])
+        MO_TRY(put_aside(s->job, g, &aside, &n_aside));
+    enum mopt_status status = mo_graph_index(s->r.ctx, g);
+    for (int round = 0; !status && n_changes && round < MAX_ROUNDS; round++)
+        status = one_round(s, &n_changes);
+    put_back(g, aside, n_aside);
+    return status ? status : mo_infer(s->r.ctx, g, NULL, 0);
+}
+
+static enum mopt_status run(struct mo_job *job)
+{
+    struct mopt_model *copy = NULL;
+    if (job->settings->dry_run)
+        MO_TRY(mo_model_copy(job->ctx, job->model, &copy));
+    struct simplify s = { .job = job, .model = copy ? copy : job->model, .options = job->options };
+    s.r = (struct mo_rewrite){ .ctx = job->ctx, .g = &s.model->graph };
+    uint32_t n_before = s.r.g->n_nodes;
+    enum mopt_status status = simplify(&s);
+    struct mopt_report *list = mo_report_list(job->report, "rules");
+    for (int k = 0; k < N_RULES && !status; k++) {
+        struct mopt_report *row = mo_report_object(list, NULL);
+        mo_report_set_text(row, "rule", rules[k].name);
+        mo_report_set_bool(row, "applied", s.options->on[k]);
+        mo_report_set_int(row, "changes", s.n_changes[k]);
+    }
+    mo_report_set_int(job->report, "nodes_before", n_before);
+    mo_report_set_int(job->report, "nodes_after", s.r.g->n_nodes);
+    mopt_model_free(copy);
+    return status;
+}
+
+const struct mo_pass mo_pass_simplify = {
+    .name = "simplify",
+    .help = "exact clean-up: fold, merge, drop",
+    .options = options,
+    .options_bytes = sizeof(struct simplify_options),
+    .flags = MO_PASS_EXACT,
+    .run = run,
+};
