@@ -1,0 +1,465 @@
+/* simplify: each rule on a small graph made for it, alone, and what each must leave alone. The outputs before and after are
+ * compared by running both, through the driver. */
+#include <check.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/graph/infer.h"
+#include "lib/passes/pass.h"
+#include "lib/run/run.h"
+
+static struct mopt_ctx *ctx;
+static struct mopt_model *m;
+static struct mo_graph *g;
+
+static void setup(void)
+{
+    ctx = mopt_open("cpu", 1);
+    m = mo_model_new();
+    ck_assert(ctx && m);
+    ck_assert(mo_model_set_opset(m, "", 17));
+    g = &m->graph;
+}
+
+static void teardown(void)
+{
+    mopt_model_free(m);
+    mopt_close(ctx);
+}
+
+/* ---- building -------------------------------------------------------------------------- */
+
+static mo_value_id input(const char *name, int rank, int64_t a, int64_t b, int64_t c, int64_t d)
+{
+    struct mo_shape shape = mo_shape_of(rank, a, b, c, d);
+    mo_value_id v = mo_graph_add_value(g, name, MO_F32, &shape);
+    ck_assert(mo_graph_add_input(g, v));
+    return v;
+}
+
+static mo_value_id weight(const char *name, int rank, int64_t a, int64_t b, int64_t c, int64_t d)
+{
+    struct mo_shape shape = mo_shape_of(rank, a, b, c, d);
+    int64_t n = mo_shape_elems(&shape);
+    float *x = calloc((size_t)n, sizeof *x);
+    struct mo_rng rng = mo_rng_new(7, MO_RNG_TEST, g->n_values);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = mo_rng_float(&rng) + 0.5f;
+    mo_value_id v = mo_graph_add_const(g, name, MO_F32, &shape, x);
+    free(x);
+    return v;
+}
+
+static mo_value_id number(const char *name, float x)
+{
+    struct mo_shape scalar = { .rank = 0 };
+    return mo_graph_add_const(g, name, MO_F32, &scalar, &x);
+}
+
+static mo_value_id ints(const char *name, int64_t n, const int64_t *x)
+{
+    struct mo_shape shape = mo_shape_of(1, n);
+    return mo_graph_add_const(g, name, MO_I64, &shape, x);
+}
+
+static mo_node_id last;
+
+static mo_value_id node(const char *type, mo_value_id a, mo_value_id b, mo_value_id c)
+{
+    mo_value_id in[3] = { a, b, c }, y = mo_graph_add_value(g, "y", MO_F32, NULL);
+    g->values[y].shape.rank = MO_UNKNOWN;
+    uint32_t n = c != MO_NONE ? 3 : b != MO_NONE ? 2 : 1;
+    last = mo_graph_add_node(g, type, NULL, NULL, in, n, &y, 1);
+    ck_assert_uint_ne(last, MO_NONE);
+    return y;
+}
+
+static mo_value_id node_ints(const char *type, mo_value_id a, const char *key, int64_t n, const int64_t *x)
+{
+    mo_value_id y = node(type, a, MO_NONE, MO_NONE);
+    ck_assert(mo_node_set_ints(g, last, key, x, (size_t)n));
+    return y;
+}
+
+static mo_value_id batch_norm(mo_value_id x, int64_t channels)
+{
+    mo_value_id in[5] = { x, weight("scale", 1, channels, 0, 0, 0), weight("shift", 1, channels, 0, 0, 0),
+                          weight("mean", 1, channels, 0, 0, 0), weight("var", 1, channels, 0, 0, 0) };
+    mo_value_id y = mo_graph_add_value(g, "y", MO_F32, NULL);
+    g->values[y].shape.rank = MO_UNKNOWN;
+    ck_assert_uint_ne(mo_graph_add_node(g, "BatchNormalization", NULL, NULL, in, 5, &y, 1), MO_NONE);
+    return y;
+}
+
+/* Simplifies with one rule alone (NULL: all), verified; the rule's changes. */
+static int64_t simplify(const char *only_rule, mo_value_id y)
+{
+    struct mopt_recipe *recipe;
+    struct mopt_report *report = NULL;
+    ck_assert(mo_graph_add_output(g, y));
+    ck_assert_msg(!mo_graph_sort(ctx, g) && !mo_infer(ctx, g, NULL, 0), "%s", mopt_error(ctx));
+    ck_assert(!mopt_recipe_new(ctx, &recipe) && !mopt_recipe_add(ctx, recipe, "simplify"));
+    const struct mo_pass *pass = mo_pass_find("simplify");
+    for (const struct mopt_option *o = pass->options; only_rule && o->name; o++)
+        if (o->kind == MOPT_OPT_BOOL)
+            ck_assert(!mopt_recipe_set(ctx, recipe, o->name, !strcmp(o->name, only_rule) ? "true" : "false"));
+    ck_assert(!mopt_recipe_set(ctx, recipe, "measure", "0"));
+    ck_assert_msg(!mopt_apply(ctx, recipe, m, NULL, 0, &report), "%s", mopt_error(ctx));
+    ck_assert_int_eq(mopt_report_kind(mopt_report_at(report, "verified_difference")), MOPT_NUMBER);
+    int64_t changes = 0;
+    const struct mopt_report *rules = mopt_report_at(report, "rules");
+    for (size_t i = 0; i < mopt_report_count(rules); i++) {
+        const struct mopt_report *row = mopt_report_item(rules, i);
+        if (!only_rule || !strcmp(mopt_report_text(mopt_report_at(row, "rule"), ""), only_rule))
+            changes += mopt_report_int(mopt_report_at(row, "changes"), 0);
+    }
+    mopt_report_free(report);
+    mopt_recipe_free(recipe);
+    return changes;
+}
+
+static uint32_t count(const char *type)
+{
+    uint32_t n = 0;
+    for (mo_node_id i = 0; i < g->n_nodes; i++)
+        n += mo_node_is(&g->nodes[i], type);
+    return n;
+}
+
+/* ---- rules ----------------------------------------------------------------------------------- */
+
+START_TEST(constants_are_folded)
+{
+    mo_value_id x = input("x", 2, 2, 3, 0, 0);
+    mo_value_id c = node("Mul", weight("a", 2, 2, 3, 0, 0), number("two", 2), MO_NONE);
+    mo_value_id d = node("Exp", c, MO_NONE, MO_NONE);
+    ck_assert_int_eq(simplify("fold-constants", node("Add", x, d, MO_NONE)), 2);
+    ck_assert_uint_eq(g->n_nodes, 1);
+}
+END_TEST
+
+START_TEST(batchnorm_goes_into_conv)
+{
+    mo_value_id x = input("x", 4, 1, 2, 6, 6);
+    mo_value_id y = batch_norm(node("Conv", x, weight("w", 4, 3, 2, 3, 3), MO_NONE), 3);
+    ck_assert_int_eq(simplify("fold-batchnorm", node("Relu", y, MO_NONE, MO_NONE)), 1);
+    ck_assert_uint_eq(count("BatchNormalization"), 0);
+    ck_assert_uint_eq(g->nodes[0].n_in, 3);
+}
+END_TEST
+
+START_TEST(batchnorm_stays_behind_a_shared_conv)
+{
+    mo_value_id x = input("x", 4, 1, 2, 6, 6), c = node("Conv", x, weight("w", 4, 3, 2, 3, 3), MO_NONE);
+    mo_value_id y = node("Add", batch_norm(c, 3), c, MO_NONE);
+    ck_assert_int_eq(simplify("fold-batchnorm", y), 0);
+}
+END_TEST
+
+START_TEST(batchnorm_stays_behind_a_shared_weight)
+{
+    mo_value_id x = input("x", 4, 1, 2, 6, 6), w = weight("w", 4, 3, 2, 3, 3);
+    mo_value_id a = batch_norm(node("Conv", x, w, MO_NONE), 3), b = node("Conv", x, w, MO_NONE);
+    ck_assert_int_eq(simplify("fold-batchnorm", node("Add", a, b, MO_NONE)), 0);
+}
+END_TEST
+
+START_TEST(batchnorm_goes_into_transposed_conv_and_gemm)
+{
+    mo_value_id x = input("x", 4, 1, 2, 3, 3), z = input("z", 2, 2, 4, 0, 0);
+    mo_value_id a = batch_norm(node("ConvTranspose", x, weight("w", 4, 2, 3, 2, 2), MO_NONE), 3);
+    mo_value_id b = batch_norm(node("Gemm", z, weight("v", 2, 4, 3, 0, 0), weight("b", 1, 3, 0, 0, 0)), 3);
+    ck_assert(mo_graph_add_output(g, a));
+    ck_assert_int_eq(simplify("fold-batchnorm", b), 2);
+    ck_assert_uint_eq(g->n_nodes, 2);
+}
+END_TEST
+
+static const char *const arithmetic[] = { "Add", "Sub", "Mul", "Div" };
+
+START_TEST(arithmetic_goes_into_conv)
+{
+    bool first = _i >= 4;
+    const char *type = arithmetic[_i % 4];
+    mo_value_id x = input("x", 4, 1, 2, 6, 6);
+    mo_value_id y = node("Conv", x, weight("w", 4, 3, 2, 3, 3), weight("b", 1, 3, 0, 0, 0));
+    mo_value_id c = weight("c", 3, 3, 1, 1, 0);
+    y = first ? node(type, c, y, MO_NONE) : node(type, y, c, MO_NONE);
+    /* 1 / y is not linear */
+    bool is_linear = !(first && !strcmp(type, "Div"));
+    ck_assert_int_eq(simplify("fold-arithmetic", node("Relu", y, MO_NONE, MO_NONE)), is_linear);
+    ck_assert_uint_eq(count(type), !is_linear);
+}
+END_TEST
+
+START_TEST(arithmetic_over_width_stays)
+{
+    mo_value_id x = input("x", 4, 1, 2, 5, 5), y = node("Conv", x, weight("w", 4, 3, 2, 3, 3), MO_NONE);
+    /* [3] lies along the width, which also has 3 elements */
+    ck_assert_int_eq(simplify("fold-arithmetic", node("Mul", y, weight("c", 1, 3, 0, 0, 0), MO_NONE)), 0);
+}
+END_TEST
+
+START_TEST(matmul_and_add_become_gemm)
+{
+    mo_value_id x = input("x", 2, 2, 4, 0, 0);
+    mo_value_id y = node("MatMul", x, weight("w", 2, 4, 3, 0, 0), MO_NONE);
+    ck_assert_int_eq(simplify("make-gemm", node("Add", weight("b", 2, 1, 3, 0, 0), y, MO_NONE)), 1);
+    ck_assert_uint_eq(count("Gemm"), 1);
+    ck_assert_uint_eq(g->n_nodes, 1);
+    ck_assert_int_eq(mo_in(g, &g->nodes[0], 2)->shape.rank, 1);
+}
+END_TEST
+
+START_TEST(products_of_more_axes_stay)
+{
+    mo_value_id x = input("x", 3, 2, 5, 4, 0);
+    mo_value_id y = node("MatMul", x, weight("w", 2, 4, 3, 0, 0), MO_NONE);
+    ck_assert_int_eq(simplify("make-gemm", node("Add", y, weight("b", 1, 3, 0, 0, 0), MO_NONE)), 0);
+}
+END_TEST
+
+START_TEST(factors_of_gemm_go_into_constants)
+{
+    mo_value_id x = input("x", 2, 2, 4, 0, 0);
+    mo_value_id y = node("Gemm", x, weight("w", 2, 4, 3, 0, 0), number("b", 0.25f));
+    ck_assert(mo_node_set_float(g, last, "alpha", 0.5f) && mo_node_set_float(g, last, "beta", 2));
+    ck_assert_int_eq(simplify("tidy-gemm", y), 3);
+    ck_assert_uint_eq(g->nodes[0].n_attrs, 0);
+    ck_assert_float_eq(((const float *)mo_in(g, &g->nodes[0], 2)->data)[1], 0.5f);
+}
+END_TEST
+
+START_TEST(identities_are_dropped)
+{
+    mo_value_id x = input("x", 2, 2, 3, 0, 0);
+    mo_value_id y = node("Identity", node("Relu", x, MO_NONE, MO_NONE), MO_NONE, MO_NONE);
+    y = node("Add", node("Mul", number("one", 1), y, MO_NONE), number("zero", 0), MO_NONE);
+    y = node("Div", node("Sub", y, number("nought", 0), MO_NONE), number("unit", 1), MO_NONE);
+    y = node("Reshape", y, ints("shape", 2, (int64_t[]){ 2, 3 }), MO_NONE);
+    y = node_ints("Transpose", y, "perm", 2, (int64_t[]){ 0, 1 });
+    y = node("Concat", node("Relu", y, MO_NONE, MO_NONE), MO_NONE, MO_NONE);
+    ck_assert(mo_node_set_int(g, last, "axis", 0));
+    y = node("Dropout", y, MO_NONE, MO_NONE);
+    ck_assert_int_eq(simplify("drop-identity", y), 10);
+    ck_assert_uint_eq(g->n_nodes, 1);
+    ck_assert_str_eq(g->nodes[0].type, "Relu");
+    ck_assert_uint_eq(g->nodes[0].out[0], g->outputs[0]);
+}
+END_TEST
+
+START_TEST(what_only_looks_like_identity_stays)
+{
+    mo_value_id x = input("x", 2, 1, 3, 0, 0);
+    /* adds an axis; turns the order round; takes a bias away that may be trained */
+    struct mo_shape wide = mo_shape_of(3, (int64_t)1, (int64_t)1, (int64_t)1), row = mo_shape_of(1, (int64_t)3);
+    mo_value_id zero = mo_graph_add_const(g, "zero", MO_F32, &wide, NULL);
+    mo_value_id bias = mo_graph_add_const(g, "bias", MO_F32, &row, NULL);
+    mo_value_id y = node("Add", node("Add", x, bias, MO_NONE), zero, MO_NONE);
+    mo_value_id in[5] = { y, ints("start", 1, (int64_t[]){ -1 }), ints("end", 1, (int64_t[]){ -100 }),
+                          ints("axis", 1, (int64_t[]){ 2 }), ints("step", 1, (int64_t[]){ -1 }) };
+    mo_value_id z = mo_graph_add_value(g, "z", MO_F32, NULL);
+    g->values[z].shape.rank = MO_UNKNOWN;
+    mo_graph_add_node(g, "Slice", NULL, NULL, in, 5, &z, 1);
+    ck_assert_int_eq(simplify("drop-identity", z), 0);
+}
+END_TEST
+
+START_TEST(an_input_that_is_output_keeps_its_node)
+{
+    mo_value_id x = input("x", 2, 2, 3, 0, 0);
+    ck_assert_int_eq(simplify("drop-identity", node("Identity", x, MO_NONE, MO_NONE)), 0);
+    ck_assert_uint_eq(g->n_nodes, 1);
+}
+END_TEST
+
+START_TEST(transposes_cancel)
+{
+    static const int64_t there[] = { 0, 2, 3, 1 }, back[] = { 0, 3, 1, 2 };
+    mo_value_id x = input("x", 4, 2, 3, 4, 5);
+    mo_value_id y = node_ints("Transpose", node_ints("Transpose", x, "perm", 4, there), "perm", 4, back);
+    ck_assert_int_ge(simplify(NULL, node("Relu", y, MO_NONE, MO_NONE)), 2);
+    ck_assert_uint_eq(count("Transpose"), 0);
+}
+END_TEST
+
+START_TEST(transposes_cancel_around_others)
+{
+    static const int64_t there[] = { 0, 2, 3, 1 }, back[] = { 0, 3, 1, 2 };
+    mo_value_id x = input("x", 4, 2, 3, 4, 5);
+    mo_value_id y = node_ints("Transpose", x, "perm", 4, there);
+    y = node("Mul", node("Sigmoid", y, MO_NONE, MO_NONE), number("two", 2), MO_NONE);
+    y = node("Softmax", y, MO_NONE, MO_NONE);
+    ck_assert(mo_node_set_int(g, last, "axis", 3));
+    y = node_ints("Transpose", y, "perm", 4, back);
+    ck_assert_int_eq(simplify("cancel-transposes", node("Relu", y, MO_NONE, MO_NONE)), 1);
+    ck_assert_uint_eq(count("Transpose"), 0);
+    for (mo_node_id i = 0; i < g->n_nodes; i++)
+        if (mo_node_is(&g->nodes[i], "Softmax"))
+            ck_assert_int_eq(mo_node_int(&g->nodes[i], "axis", -1), 1);
+}
+END_TEST
+
+START_TEST(other_transposes_become_one)
+{
+    static const int64_t a[] = { 1, 2, 0 }, b[] = { 0, 2, 1 };
+    mo_value_id x = input("x", 3, 2, 3, 4, 0);
+    mo_value_id y = node_ints("Transpose", node_ints("Transpose", x, "perm", 3, a), "perm", 3, b);
+    simplify(NULL, y);
+    ck_assert_uint_eq(count("Transpose"), 1);
+    size_t n;
+    const int64_t *perm = mo_node_ints(&g->nodes[0], "perm", &n);
+    ck_assert(perm[0] == 1 && perm[1] == 0 && perm[2] == 2);
+}
+END_TEST
+
+START_TEST(computed_targets_become_constants)
+{
+    mo_value_id x = input("x", 3, MO_UNKNOWN, 3, 4, 0);
+    mo_value_id shape = node("Shape", x, MO_NONE, MO_NONE), zero = ints("zero", 1, (int64_t[]){ 0 });
+    mo_value_id n = node("Gather", shape, zero, MO_NONE), rest = ints("rest", 1, (int64_t[]){ -1 });
+    mo_value_id target = node("Concat", n, rest, MO_NONE);
+    ck_assert(mo_node_set_int(g, last, "axis", 0));
+    simplify(NULL, node("Reshape", node("Relu", x, MO_NONE, MO_NONE), target, MO_NONE));
+    /* taken from x, but it is the Relu that is reshaped: two entries are free, so the target stays computed */
+    ck_assert_uint_eq(count("Shape"), 1);
+}
+END_TEST
+
+START_TEST(computed_targets_of_the_same_tensor_become_constants)
+{
+    mo_value_id x = node("Relu", input("x", 3, MO_UNKNOWN, 3, 4, 0), MO_NONE, MO_NONE);
+    mo_value_id shape = node("Shape", x, MO_NONE, MO_NONE), zero = ints("zero", 1, (int64_t[]){ 0 });
+    mo_value_id n = node("Gather", shape, zero, MO_NONE), rest = ints("rest", 1, (int64_t[]){ -1 });
+    mo_value_id target = node("Concat", n, rest, MO_NONE);
+    ck_assert(mo_node_set_int(g, last, "axis", 0));
+    simplify(NULL, node("Reshape", x, target, MO_NONE));
+    ck_assert_uint_eq(g->n_nodes, 2);
+    int64_t got[2];
+    ck_assert_int_eq(mo_value_ints(mo_in(g, &g->nodes[1], 1), got, 2), 2);
+    ck_assert(got[0] == 0 && got[1] == -1);
+}
+END_TEST
+
+START_TEST(equal_things_are_merged)
+{
+    mo_value_id x = input("x", 2, 2, 4, 0, 0);
+    float w[12];
+    for (int i = 0; i < 12; i++)
+        w[i] = (float)i;
+    struct mo_shape shape = mo_shape_of(2, (int64_t)4, (int64_t)3);
+    mo_value_id a = mo_graph_add_const(g, "a", MO_F32, &shape, w), b = mo_graph_add_const(g, "b", MO_F32, &shape, w);
+    mo_value_id y = node("MatMul", x, a, MO_NONE), z = node("MatMul", x, b, MO_NONE);
+    simplify(NULL, node("Add", y, z, MO_NONE));
+    ck_assert_uint_eq(count("MatMul"), 1);
+    ck_assert_uint_eq(g->n_initializers, 1);
+}
+END_TEST
+
+START_TEST(fresh_biases_are_not_tied)
+{
+    mo_value_id x = input("x", 2, 2, 3, 0, 0);
+    struct mo_shape row = mo_shape_of(1, (int64_t)3);
+    mo_value_id a = mo_graph_add_const(g, "a", MO_F32, &row, NULL), b = mo_graph_add_const(g, "b", MO_F32, &row, NULL);
+    mo_value_id y = node("Relu", node("Add", x, a, MO_NONE), MO_NONE, MO_NONE);
+    simplify(NULL, node("Add", y, b, MO_NONE));
+    ck_assert_uint_eq(g->n_initializers, 2);
+}
+END_TEST
+
+START_TEST(zero_pads_go_into_conv)
+{
+    mo_value_id x = input("x", 4, 1, 2, 5, 5);
+    mo_value_id pads = ints("pads", 8, (int64_t[]){ 0, 0, 1, 0, 0, 0, 2, 1 });
+    mo_value_id y = node("Conv", node("Pad", x, pads, MO_NONE), weight("w", 4, 3, 2, 3, 3), MO_NONE);
+    ck_assert(mo_node_set_ints(g, last, "pads", (int64_t[]){ 1, 1, 1, 1 }, 4));
+    ck_assert_int_eq(simplify("fold-pad", y), 1);
+    size_t n;
+    const int64_t *got = mo_node_ints(&g->nodes[0], "pads", &n);
+    ck_assert(n == 4 && got[0] == 2 && got[1] == 1 && got[2] == 3 && got[3] == 2);
+}
+END_TEST
+
+START_TEST(overridable_weights_are_no_constants)
+{
+    mo_value_id x = input("x", 2, 2, 3, 0, 0), w = weight("w", 2, 2, 3, 0, 0);
+    ck_assert(mo_graph_add_input(g, w));
+    mo_value_id y = node("Add", x, node("Exp", w, MO_NONE, MO_NONE), MO_NONE);
+    ck_assert_int_eq(simplify("fold-constants", y), 0);
+    ck_assert_uint_eq(g->n_inputs, 2);
+    ck_assert_ptr_nonnull(g->values[w].data);
+    ck_assert_int_eq(simplify(NULL, y), 3);     /* freed, folded, then read by nobody; y is an output twice now */
+    ck_assert_uint_eq(g->n_inputs, 1);
+}
+END_TEST
+
+START_TEST(unknown_nodes_are_kept)
+{
+    mo_value_id x = input("x", 2, 2, 3, 0, 0);
+    mo_value_id in[1] = { x }, unread = mo_graph_add_value(g, "unread", MO_F32, NULL);
+    mo_graph_add_node(g, "Mystery", "far.away", NULL, in, 1, &unread, 1);
+    mo_graph_add_node(g, "Relu", NULL, NULL, in, 1, &(mo_value_id){ mo_graph_add_value(g, "r", MO_F32, NULL) }, 1);
+    mo_value_id y = node("Sigmoid", x, MO_NONE, MO_NONE);
+    ck_assert(mo_graph_add_output(g, y));
+    ck_assert(!mo_graph_sort(ctx, g));
+    struct mopt_recipe *recipe;
+    ck_assert(!mopt_recipe_new(ctx, &recipe) && !mopt_recipe_add(ctx, recipe, "simplify"));
+    ck_assert(!mopt_recipe_set(ctx, recipe, "measure", "0"));
+    ck_assert_msg(!mopt_apply(ctx, recipe, m, NULL, 0, NULL), "%s", mopt_error(ctx));
+    ck_assert_uint_eq(g->n_nodes, 2);
+    ck_assert_str_eq(g->nodes[0].type, "Mystery");
+    mopt_recipe_free(recipe);
+}
+END_TEST
+
+START_TEST(a_dry_run_changes_nothing)
+{
+    mo_value_id x = input("x", 4, 1, 2, 6, 6);
+    mo_value_id y = batch_norm(node("Conv", x, weight("w", 4, 3, 2, 3, 3), MO_NONE), 3);
+    ck_assert(mo_graph_add_output(g, y));
+    struct mopt_recipe *recipe;
+    struct mopt_report *report;
+    ck_assert(!mopt_recipe_new(ctx, &recipe) && !mopt_recipe_add(ctx, recipe, "simplify"));
+    ck_assert(!mopt_recipe_set(ctx, recipe, "dry-run", "true"));
+    ck_assert_msg(!mopt_apply(ctx, recipe, m, NULL, 0, &report), "%s", mopt_error(ctx));
+    ck_assert_int_eq(mopt_report_int(mopt_report_at(report, "nodes_after"), 0), 1);
+    ck_assert_uint_eq(g->n_nodes, 2);
+    mopt_report_free(report);
+    mopt_recipe_free(recipe);
+}
+END_TEST
+
+Suite *suite_simplify(void);
+Suite *suite_simplify(void)
+{
+    Suite *s = suite_create("simplify");
+    TCase *t = tcase_create("simplify");
+    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_test(t, constants_are_folded);
+    tcase_add_test(t, batchnorm_goes_into_conv);
+    tcase_add_test(t, batchnorm_stays_behind_a_shared_conv);
+    tcase_add_test(t, batchnorm_stays_behind_a_shared_weight);
+    tcase_add_test(t, batchnorm_goes_into_transposed_conv_and_gemm);
+    tcase_add_loop_test(t, arithmetic_goes_into_conv, 0, 8);
+    tcase_add_test(t, arithmetic_over_width_stays);
+    tcase_add_test(t, matmul_and_add_become_gemm);
+    tcase_add_test(t, products_of_more_axes_stay);
+    tcase_add_test(t, factors_of_gemm_go_into_constants);
+    tcase_add_test(t, identities_are_dropped);
+    tcase_add_test(t, what_only_looks_like_identity_stays);
+    tcase_add_test(t, an_input_that_is_output_keeps_its_node);
+    tcase_add_test(t, transposes_cancel);
+    tcase_add_test(t, transposes_cancel_around_others);
+    tcase_add_test(t, other_transposes_become_one);
+    tcase_add_test(t, computed_targets_become_constants);
+    tcase_add_test(t, computed_targets_of_the_same_tensor_become_constants);
+    tcase_add_test(t, equal_things_are_merged);
+    tcase_add_test(t, fresh_biases_are_not_tied);
+    tcase_add_test(t, zero_pads_go_into_conv);
+    tcase_add_test(t, overridable_weights_are_no_constants);
+    tcase_add_test(t, unknown_nodes_are_kept);
+    tcase_add_test(t, a_dry_run_changes_nothing);
+    suite_add_tcase(s, t);
+    return s;
+}
