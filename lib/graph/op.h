@@ -37,6 +37,7 @@ enum mo_op_flags {
     MO_OP_TRAIN_MODE = 32,      /* behaves differently in training: reads run->is_training */
     MO_OP_ADDS_GRAD = 64,       /* backward honours mo_run_adds(): adds into dx instead of overwriting */
     MO_OP_PARAM_SCALAR = 256,       /* one-element constants at params_in are parameters too (PRelu) */
+    MO_OP_SHAPES_BY_RUN = 512,      /* forward makes its outputs itself, by mo_run_make_out (If, Loop, Scan) */
     MO_OP_INTERNAL = 128,       /* made by lowering only; never read from or written to a file */
 };
 

@@ -31,28 +31,40 @@ static void lend(struct dynamic *d, const struct mo_node *n, bool on)
     }
 }
 
+/* Memory for value id, whose shape is set. */
+static enum mopt_status give_value(struct mo_run *run, mo_value_id id)
+{
+    struct mo_plan *plan = run->plan;
+    const struct mo_value *v = &plan->graph.values[id];
+    if (!mo_shape_known(&v->shape))
+        return mo_fail(run->ctx, MOPT_UNSUPPORTED, "the shape of its output '%s' cannot be told", v->name);
+    size_t bytes = mo_value_bytes(v);
+    if (bytes > mo_memory_limit(run->ctx))
+        return mo_fail(run->ctx, MOPT_LIMIT, "'%s' needs %zu MiB, the limit is %zu MiB", v->name, bytes >> 20,
+                       mo_memory_limit(run->ctx) >> 20);
+    void *mem = run->be->alloc(run->dev, MO_MAX(bytes, (size_t)1));
+    if (!mem)
+        return mo_no_memory(run->ctx, bytes, "an activation");
+    if (plan->values[id].const_mem)
+        run->be->free(run->dev, plan->values[id].const_mem);
+    plan->values[id].const_mem = mem;
+    plan->tensors[id].data = mem;
+    return MOPT_OK;
+}
+
 static enum mopt_status give_memory(struct dynamic *d, const struct mo_node *n)
 {
-    struct mo_run *run = d->run;
-    for (uint32_t k = 0; k < n->n_out; k++) {
-        if (n->out[k] == MO_NONE)
-            continue;
-        const struct mo_value *v = &d->plan->graph.values[n->out[k]];
-        if (!mo_shape_known(&v->shape))
-            return mo_fail(run->ctx, MOPT_UNSUPPORTED, "the shape of its output '%s' cannot be told", v->name);
-        size_t bytes = mo_value_bytes(v);
-        if (bytes > mo_memory_limit(run->ctx))
-            return mo_fail(run->ctx, MOPT_LIMIT, "'%s' needs %zu MiB, the limit is %zu MiB", v->name, bytes >> 20,
-                           mo_memory_limit(run->ctx) >> 20);
-        void *mem = run->be->alloc(run->dev, MO_MAX(bytes, (size_t)1));
-        if (!mem)
-            return mo_no_memory(run->ctx, bytes, "an activation");
-        if (d->plan->values[n->out[k]].const_mem)
-            run->be->free(run->dev, d->plan->values[n->out[k]].const_mem);
-        d->plan->values[n->out[k]].const_mem = mem;
-        d->plan->tensors[n->out[k]].data = mem;
-    }
+    for (uint32_t k = 0; k < n->n_out && !(n->op->flags & MO_OP_SHAPES_BY_RUN); k++)
+        if (n->out[k] != MO_NONE)
+            MO_TRY(give_value(d->run, n->out[k]));
     return MOPT_OK;
+}
+
+void *mo_run_make_out(struct mo_run *r, const struct mo_node *n, uint32_t k, enum mo_dtype dtype,
+                      const struct mo_shape *shape)
+{
+    mo_set_out(&r->plan->graph, n, k, dtype, shape);
+    return give_value(r, n->out[k]) ? NULL : r->tensors[n->out[k]].data;
 }
 
 static enum mopt_status compute(struct dynamic *d, mo_node_id i)

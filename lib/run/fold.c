@@ -103,7 +103,7 @@ static enum mopt_status run_one(struct folder *f, const struct mo_node *n, void 
 static bool can_run(const struct mo_graph *g, const struct mo_node *n)
 {
     const struct mo_op *op = n->op;
-    if (!op || n->is_dead || n->n_captures || op->flags & (MO_OP_RANDOM | MO_OP_TRAIN_MODE))
+    if (!op || n->is_dead || n->n_captures || op->flags & (MO_OP_RANDOM | MO_OP_TRAIN_MODE | MO_OP_SHAPES_BY_RUN))
         return false;
     if (!op->forward && !(op->flags & MO_OP_VIEW))
         return false;

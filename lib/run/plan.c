@@ -298,6 +298,9 @@ static enum mopt_status prepare(struct mo_run *run, struct mo_plan *plan)
 static bool waits_for_data(const struct mo_graph *g)
 {
     for (mo_node_id i = 0; i < g->n_nodes; i++)
+        if (g->nodes[i].op->flags & MO_OP_SHAPES_BY_RUN)
+            return true;
+    for (mo_node_id i = 0; i < g->n_nodes; i++)
         for (uint32_t k = 0; k < g->nodes[i].n_in; k++)
             if (g->nodes[i].op->values_in >> k & 1 && g->nodes[i].in[k] != MO_NONE &&
                 !g->values[g->nodes[i].in[k]].data)

@@ -129,6 +129,10 @@ bool mo_run_adds(const struct mo_run *r, const struct mo_node *n, uint32_t i);  
 void *mo_run_scratch(const struct mo_run *r, const struct mo_node *n);              /* scratch_bytes of it */
 void *mo_run_saved(const struct mo_run *r, const struct mo_node *n);                /* saved_bytes of it */
 void **mo_run_handle(const struct mo_run *r, const struct mo_node *n);              /* op->prepare's pointer */
+/* In the forward of an operator with MO_OP_SHAPES_BY_RUN: output k gets that type and shape and new memory. NULL:
+ * no memory; r->ctx says so. */
+void *mo_run_make_out(struct mo_run *r, const struct mo_node *n, uint32_t k, enum mo_dtype dtype,
+                      const struct mo_shape *shape);
 /* While preparing: is the gradient of input i wanted? Is input i a constant (packable)? */
 bool mo_run_wants_grad(const struct mo_run *r, const struct mo_node *n, uint32_t i);
 bool mo_run_is_const(const struct mo_run *r, const struct mo_node *n, uint32_t i);
