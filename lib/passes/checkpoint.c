@@ -134,9 +134,10 @@ enum mopt_status mo_checkpoint_need(struct mopt_ctx *ctx, const struct mo_checkp
     uint64_t there = 0;
     *bytes = mo_checkpoint_part(c, name, &there);
     if (!*bytes)
-        return mo_fail(ctx, MOPT_DATA, "checkpoint '%s' has no part '%s': it was made by other settings", c->path, name);
+        return mo_fail(ctx, MOPT_DATA, "checkpoint '%s' has no part '%s': it was made by other settings", c->path,
+                       name);
     if (there != n_bytes)
-        return mo_fail(ctx, MOPT_DATA, "checkpoint '%s': part '%s' has %llu bytes, not %llu: it belongs to another model",
-                       c->path, name, (unsigned long long)there, (unsigned long long)n_bytes);
+        return mo_fail(ctx, MOPT_DATA,
+                       "checkpoint '%s': part '%s' has %llu bytes, not %llu: it belongs to another model", c->path, name, (unsigned long long)there, (unsigned long long)n_bytes);
     return MOPT_OK;
 }

@@ -230,7 +230,8 @@ static enum mopt_status loss(void *user, struct mo_run *run, const struct mo_bat
     struct distiller *d = user;
     (void)run;
     if (width != d->width)
-        return mo_fail(d->ctx, MOPT_USAGE, "the teacher answers with %zu values, the student with %zu", d->width, width);
+        return mo_fail(d->ctx, MOPT_USAGE, "the teacher answers with %zu values, the student with %zu", d->width,
+                       width);
     MO_TRY(hard_loss(d, batch, z, rows, width, dz, result));
     float *teacher = mo_mem_new(rows * width, sizeof *teacher);
     if (!teacher)
@@ -275,7 +276,8 @@ static enum mopt_status load(void *user, const void *bytes, size_t n_bytes)
     struct distiller *d = user;
     struct identity id = identify(d);
     if (n_bytes != sizeof id || memcmp(bytes, &id, sizeof id))
-        return mo_fail(d->ctx, MOPT_USAGE, "the checkpoint was made with another teacher, temperature, alpha or method");
+        return mo_fail(d->ctx, MOPT_USAGE,
+                       "the checkpoint was made with another teacher, temperature, alpha, beta or method");
     return MOPT_OK;
 }
 
@@ -304,7 +306,8 @@ static enum mopt_status distill(struct distiller *d)
     const struct mo_train_hooks hooks = {.user = d, .loss = loss, .save = save, .load = load, .phase = "distill",
                                          .selects = true};
     struct mopt_report *r = mo_report_object(d->job->report, "distillation");
-    mo_report_set_text(r, "method", d->o->method == MO_DISTILL_KD ? "kd" : d->o->method == MO_DISTILL_DKD ? "dkd" : "mse");
+    static const char *const methods[] = {"kd", "dkd", "mse"};
+    mo_report_set_text(r, "method", methods[d->o->method]);
     mo_report_set_number(r, "temperature", d->o->temperature);
     mo_report_set_number(r, "alpha", d->o->alpha);
     mo_report_set_bool(r, "answers_kept", d->row_of != NULL);

@@ -63,7 +63,8 @@ static enum mopt_status compute_loss(struct mo_trainer *t, const struct mo_batch
         return h->loss(h->user, t->run, batch, z, rows, width, dz, loss);
     size_t n_targets = (size_t)mo_dataset_source(t->job->dataset, MO_SPLIT_TRAIN)->n_targets;
     if (!batch->labels && batch->targets && n_targets != width)
-        return mo_fail(t->ctx, MOPT_DATA, "the data has %zu target values a sample, the model gives %zu", n_targets, width);
+        return mo_fail(t->ctx, MOPT_DATA, "the data has %zu target values a sample, the model gives %zu", n_targets,
+                       width);
     const struct mo_loss_in in = {.kind = t->loss, .rows = rows, .width = width, .z = z, .labels = batch->labels,
                                   .targets = batch->labels ? NULL : batch->targets,
                                   .smoothing = t->s.label_smoothing, .delta = t->s.huber_delta};
@@ -168,9 +169,10 @@ static enum mopt_status gather_gradient(struct mo_trainer *t, uint64_t n_group, 
         if (n_group > 16) /* full-batch descent: a step is long */
             tell(t);
     }
+    struct mo_run *run = t->run;
+    double mend = (double)n_expected / (double)MO_MAX(*n_samples, (uint64_t)1);
     if (n_group > 1 && *n_samples && *n_samples != n_expected)
-        t->run->be->axpy(t->run->dev, t->run->n_trained, (float)((double)n_expected / (double)*n_samples), t->run->grads,
-                         t->run->grads, false);
+        run->be->axpy(run->dev, run->n_trained, (float)mend, run->grads, run->grads, false);
     return MOPT_OK;
 }
 
@@ -274,7 +276,9 @@ static void note_plateau(struct mo_trainer *t, const struct mo_epoch_row *row)
 {
     struct mo_train_position *p = &t->at;
     struct mo_plateau plateau = {p->plateau_best, p->plateau_bad, p->plateau_drops, p->plateau_has_best != 0};
-    double score = !row->has_metrics ? -row->loss : row->metrics.has_accuracy ? row->metrics.accuracy : -row->metrics.loss;
+    double score = -(row->has_metrics ? row->metrics.loss : row->loss);
+    if (row->has_metrics && row->metrics.has_accuracy)
+        score = row->metrics.accuracy;
     mo_plateau_note(&plateau, &t->schedule, score);
     p->plateau_best = plateau.best;
     p->plateau_bad = plateau.bad_epochs;
@@ -332,7 +336,8 @@ static enum mopt_status safe_point(struct mo_trainer *t)
     if (t->s.checkpoint)
         return mo_fail(t->ctx, MOPT_INTERRUPTED, "interrupted at step %llu of %llu; go on with --resume '%s'",
                        (unsigned long long)t->at.step, (unsigned long long)t->n_steps, t->s.checkpoint);
-    return mo_fail(t->ctx, MOPT_INTERRUPTED, "interrupted at step %llu of %llu; nothing is kept without --checkpoint FILE",
+    return mo_fail(t->ctx, MOPT_INTERRUPTED,
+                   "interrupted at step %llu of %llu; without --checkpoint FILE nothing is kept",
                    (unsigned long long)t->at.step, (unsigned long long)t->n_steps);
 }
 

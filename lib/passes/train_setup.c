@@ -113,8 +113,9 @@ static mo_value_id value_to_train(const struct mo_trainer *t, const char **activ
     mo_value_id logits = mo_graph_logits(&t->model->graph, activation);
     const struct mo_source *source = mo_dataset_source(t->job->dataset, MO_SPLIT_TRAIN);
     int loss = t->s.loss;
-    bool wants_logits = (t->hooks.loss && source->target != MO_TARGET_VALUES) || loss == MO_LOSS_CROSS_ENTROPY || loss == MO_LOSS_BCE || loss == MO_LOSS_KL ||
-                        (loss == MO_LOSS_AUTO && source->target != MO_TARGET_VALUES);
+    bool is_open = t->hooks.loss || loss == MO_LOSS_AUTO;
+    bool wants_logits = loss == MO_LOSS_CROSS_ENTROPY || loss == MO_LOSS_BCE || loss == MO_LOSS_KL ||
+                        (is_open && source->target != MO_TARGET_VALUES);
     if (wants_logits)
         return logits;
     *activation = NULL;
@@ -156,8 +157,11 @@ static enum mopt_status freeze(struct mo_trainer *t)
 static enum mopt_status open_run(struct mo_trainer *t, const char **activation)
 {
     t->output = value_to_train(t, activation);
-    const struct mo_run_options options = {.train = true, .bn = (enum mo_bn_mode)t->s.bn,
-                                           .seed = (uint64_t)t->job->settings->seed, .outputs = &t->output, .n_outputs = 1};
+    const struct mo_run_options options = {.train = true,
+                                           .bn = (enum mo_bn_mode)t->s.bn,
+                                           .seed = (uint64_t)t->job->settings->seed,
+                                           .outputs = &t->output,
+                                           .n_outputs = 1};
     MO_TRY(mo_run_new(t->ctx, &t->model->graph, &options, &t->run));
     t->run->is_training = true;
     return freeze(t);

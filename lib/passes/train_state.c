@@ -205,8 +205,8 @@ static enum mopt_status check_settings(struct mo_trainer *t, const struct mo_che
         const char *a, *b;
         int la, lb;
         first_difference(theirs, ours, &la, &lb, &a, &b);
-        return mo_fail(t->ctx, MOPT_USAGE, "checkpoint '%s' was made with %.*s, this run has %.*s: give the same settings",
-                       path, la, a, lb, b);
+        return mo_fail(t->ctx, MOPT_USAGE,
+                       "checkpoint '%s' was made with %.*s, this run has %.*s: give the same settings", path, la, a, lb, b);
     }
     const void *hash;
     MO_TRY(mo_checkpoint_need(t->ctx, c, "model-hash", sizeof t->model_hash, &hash));

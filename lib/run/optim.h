@@ -22,7 +22,9 @@
 
 #include "lib/run/run.h"
 
-enum mo_optimizer { MO_OPT_GD, MO_OPT_SGD, MO_OPT_MOMENTUM, MO_OPT_NESTEROV, MO_OPT_RMSPROP, MO_OPT_ADAM, MO_OPT_ADAMW };
+enum mo_optimizer {
+    MO_OPT_GD, MO_OPT_SGD, MO_OPT_MOMENTUM, MO_OPT_NESTEROV, MO_OPT_RMSPROP, MO_OPT_ADAM, MO_OPT_ADAMW
+};
 
 struct mo_optim_options {
     enum mo_optimizer kind;

@@ -32,10 +32,12 @@ END_TEST
 /* With alpha 1 a student that starts as its teacher has nothing to learn: no loss, and its weights stay. */
 START_TEST(a_student_that_is_its_teacher_stays)
 {
-    struct trial none = {.no_norm = true, .options = {"epochs", "1", "lr", "1e-30", "weight-decay", "0", "keep", "last"}};
+    struct trial none = {.no_norm = true,
+                         .options = {"epochs", "1", "lr", "1e-30", "weight-decay", "0", "keep", "last"}};
     expect_ok(&none); /* the weights that every model here starts with */
     struct trial t = {.pass = "distill", .teacher = &none, .no_norm = true,
-                      .options = {"teacher", "t.onnx", "alpha", "1", "epochs", "3", "weight-decay", "0", "keep", "last"}};
+                      .options = {"teacher", "t.onnx", "alpha", "1", "epochs", "3", "weight-decay", "0", "keep",
+                                  "last"}};
     expect_ok(&t);
     ck_assert_msg(fabs(t.loss_last) < 1e-6, "loss %g", t.loss_last);
     for (size_t i = 0; i < t.n_weights; i++)

@@ -67,8 +67,8 @@ static void check_one(enum mo_distill_method method, size_t width, double temper
                                      .labels = labels, .temperature = temperature, .alpha = 0.3, .beta = 5};
     ck_assert_int_eq(mo_distill_loss(NULL, &in, dz, &loss), MOPT_OK);
     double want = 0.7 * 2 + plain(&in, s, t);
-    ck_assert_msg(fabs(loss - want) < 1e-5 * fabs(want), "method %d width %zu: loss %.9g, not %.9g", method, width, loss,
-                  want);
+    ck_assert_msg(fabs(loss - want) < 1e-5 * fabs(want), "method %d width %zu: loss %.9g, not %.9g", method, width,
+                  loss, want);
     for (size_t i = 0; i < n; i++) {
         const double h = 1e-5, was = s[i];
         s[i] = was + h;

@@ -62,9 +62,10 @@ END_TEST
 START_TEST(going_on_gives_the_same_bits)
 {
     check_resume("train", NULL, (const char *[24]){"epochs", "2.5", "init", "fresh"});
-    check_resume("train", NULL, (const char *[24]){"epochs", "2.5", "optimizer", "adamw", "ema", "0.9", "clip", "1", "accumulate", "2"});
-    check_resume("train", NULL, (const char *[24]){"epochs", "8", "schedule", "plateau", "step-epochs", "1", "keep", "last", "patience",
-                                    "3", "batch", "40"});
+    check_resume("train", NULL, (const char *[24]){"epochs", "2.5", "optimizer", "adamw", "ema", "0.9", "clip", "1",
+                                                   "accumulate", "2"});
+    check_resume("train", NULL, (const char *[24]){"epochs", "8", "schedule", "plateau", "step-epochs", "1", "keep",
+                                                   "last", "patience", "3", "batch", "40"});
     check_resume("train", NULL, (const char *[24]){"epochs", "6", "optimizer", "gd", "lr", "0.3"});
 }
 END_TEST
@@ -89,13 +90,14 @@ START_TEST(accumulated_steps_are_steps_of_large_batches)
                           .options = {"epochs", "2", "batch", "8", "accumulate", "4", "lr", "0.1", "keep", "last"}};
     expect_ok(&large);
     expect_ok(&small);
-    struct trial full = {.no_norm = true, .options = {"epochs", "3", "batch", "80", "optimizer", "sgd", "keep", "last"}};
+    struct trial full = {.no_norm = true,
+                         .options = {"epochs", "3", "batch", "80", "optimizer", "sgd", "keep", "last"}};
     struct trial gd = {.no_norm = true, .options = {"epochs", "3", "batch", "11", "optimizer", "gd", "keep", "last"}};
     expect_ok(&full);
     expect_ok(&gd);
     for (size_t i = 0; i < large.n_weights; i++) {
-        ck_assert_msg(fabsf(large.weights[i] - small.weights[i]) < 1e-5f, "weight %zu: %g, %g", i, (double)large.weights[i],
-                      (double)small.weights[i]);
+        ck_assert_msg(fabsf(large.weights[i] - small.weights[i]) < 1e-5f, "weight %zu: %g, %g", i,
+                      (double)large.weights[i], (double)small.weights[i]);
         ck_assert_msg(fabsf(full.weights[i] - gd.weights[i]) < 1e-5f, "weight %zu: %g, %g", i, (double)full.weights[i],
                       (double)gd.weights[i]);
     }
@@ -128,8 +130,9 @@ END_TEST
 START_TEST(a_broken_loss_stops_and_keeps_the_checkpoint)
 {
     reset_trial_disk();
-    struct trial t = {.no_norm = true, .options = {"epochs", "9", "lr", "3000", "optimizer", "sgd", "schedule", "constant",
-                                                   "checkpoint", "run.ckpt", "checkpoint-every", "0"}};
+    struct trial t = {.no_norm = true,
+                      .options = {"epochs", "9", "lr", "3000", "optimizer", "sgd", "schedule", "constant", "checkpoint",
+                                  "run.ckpt", "checkpoint-every", "0"}};
     run_trial(&t);
     ck_assert_msg(t.status == MOPT_FAILED, "%d: %s", t.status, t.error);
     ck_assert_msg(strstr(t.error, "step") && strstr(t.error, "run.ckpt"), "%s", t.error);

@@ -60,8 +60,8 @@ static enum mopt_status open_source(struct mopt_ctx *ctx, const char *spec, enum
         return MOPT_OK;
     struct mo_source *s = mo_mem_new(1, sizeof *s);
     *s = (struct mo_source){.format = "memory", .path = "memory", .kind = MO_SAMPLE_TENSOR, .n_samples = N_SAMPLES,
-                            .n_inputs = 1, .target = trial_data.target, .n_classes = trial_data.n_classes, .n_targets = 1,
-                            .is_cheap = true, .read = read_sample, .close = close_source};
+                            .n_inputs = 1, .target = trial_data.target, .n_classes = trial_data.n_classes,
+                            .n_targets = 1, .is_cheap = true, .read = read_sample, .close = close_source};
     s->label = trial_data.target == MO_TARGET_CLASS ? read_label : NULL;
     s->shape[0] = mo_shape_of(1, (int64_t)N_FEATURES);
     s->dtype[0] = MO_F32;
@@ -124,16 +124,15 @@ struct mopt_model *make_trial_model(struct mopt_ctx *ctx, int n_out, bool has_no
     struct mo_shape in = mo_shape_of(2, (int64_t)MO_UNKNOWN, (int64_t)N_FEATURES);
     mo_value_id x = mo_graph_add_value(g, "x", MO_F32, &in);
     ck_assert(mo_graph_add_input(g, x));
-    mo_value_id h = node(g, "Gemm", "h",
-                         (mo_value_id[]){x, constant(g, "w1", 2, N_FEATURES, N_HIDDEN, 0), constant(g, "b1", 1, N_HIDDEN, 0, 0)},
-                         3);
+    mo_value_id w1 = constant(g, "w1", 2, N_FEATURES, N_HIDDEN, 0), b1 = constant(g, "b1", 1, N_HIDDEN, 0, 0);
+    mo_value_id h = node(g, "Gemm", "h", (mo_value_id[]){x, w1, b1}, 3);
     if (has_norm)
         h = node(g, "BatchNormalization", "n",
                  (mo_value_id[]){h, constant(g, "scale", 1, N_HIDDEN, 0, 1), constant(g, "shift", 1, N_HIDDEN, 0, 0),
                                  constant(g, "mean", 1, N_HIDDEN, 0, 0), constant(g, "var", 1, N_HIDDEN, 0, 1)}, 5);
     h = node(g, "Relu", "a", &h, 1);
-    mo_value_id y = node(g, "Gemm", "y",
-                         (mo_value_id[]){h, constant(g, "w2", 2, N_HIDDEN, n_out, 0), constant(g, "b2", 1, n_out, 0, 0)}, 3);
+    mo_value_id w2 = constant(g, "w2", 2, N_HIDDEN, n_out, 0), b2 = constant(g, "b2", 1, n_out, 0, 0);
+    mo_value_id y = node(g, "Gemm", "y", (mo_value_id[]){h, w2, b2}, 3);
     if (n_out > 1)
         y = node(g, "Softmax", "p", &y, 1);
     ck_assert(mo_graph_add_output(g, y));
@@ -148,7 +147,8 @@ static const struct trial *teacher;
 static enum mopt_status read_teacher(struct mopt_ctx *ctx, const char *path, struct mopt_model **model)
 {
     (void)path;
-    struct mopt_model *m = *model = make_trial_model(ctx, teacher->n_out ? teacher->n_out : N_CLASSES, !teacher->no_norm);
+    int n_out = teacher->n_out ? teacher->n_out : N_CLASSES;
+    struct mopt_model *m = *model = make_trial_model(ctx, n_out, !teacher->no_norm);
     size_t at = 0;
     for (uint32_t i = 0; i < m->graph.n_values; i++) {
         const struct mo_value *v = &m->graph.values[i];
@@ -167,7 +167,8 @@ static enum mopt_status read_teacher(struct mopt_ctx *ctx, const char *path, str
 static void on_event(void *user, const struct mopt_event *event)
 {
     struct trial *t = user;
-    if (event->kind == MOPT_EVENT_PROGRESS && !strcmp(event->phase, t->pass ? t->pass : "train") && ++t->n_events == t->stop_after)
+    bool counts = event->kind == MOPT_EVENT_PROGRESS && !strcmp(event->phase, t->pass ? t->pass : "train");
+    if (counts && ++t->n_events == t->stop_after)
         mopt_stop(t->ctx);
 }
 
@@ -199,7 +200,8 @@ void run_trial(struct trial *t)
     struct mopt_report *report = NULL;
     ck_assert_int_eq(mopt_recipe_new(ctx, &recipe), MOPT_OK);
     ck_assert_int_eq(mopt_recipe_add(ctx, recipe, t->pass ? t->pass : "train"), MOPT_OK);
-    const char *const always[] = {"data", "memory", "measure", "0", "evaluate", "false", "batch", "16", "val-split", "0.1"};
+    const char *const always[] = {"data",  "memory", "measure", "0", "evaluate", "false",
+                                  "batch", "16",     "val-split", "0.1"};
     for (size_t i = 0; i < MO_COUNT(always); i += 2)
         ck_assert_int_eq(mopt_recipe_set(ctx, recipe, always[i], always[i + 1]), MOPT_OK);
     for (size_t i = 0; t->options[i]; i += 2)
@@ -231,8 +233,8 @@ void expect_same(const struct trial *a, const struct trial *b, const char *what,
 {
     ck_assert_uint_eq(a->n_weights, b->n_weights);
     for (size_t i = 0; i < a->n_weights; i++)
-        ck_assert_msg(!memcmp(&a->weights[i], &b->weights[i], sizeof(float)), "%s %d: weight %zu is %.9g, not %.9g", what,
-                      which, i, (double)b->weights[i], (double)a->weights[i]);
+        ck_assert_msg(!memcmp(&a->weights[i], &b->weights[i], sizeof(float)), "%s %d: weight %zu is %.9g, not %.9g",
+                      what, which, i, (double)b->weights[i], (double)a->weights[i]);
 }
 
 void reset_trial_disk(void)
