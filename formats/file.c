@@ -259,14 +259,14 @@ enum mopt_status mo_file_map_fd(struct mopt_ctx *ctx, int fd, struct mo_file_map
     struct stat info;
     *map = (struct mo_file_map){ (const uint8_t *)"", 0 };
     if (fstat(fd, &info))
-        return mo_fail(ctx, MOPT_DATA, "cannot read: %s", strerror(errno));
+        return mo_fail(ctx, MOPT_FAILED, "cannot read: %s", strerror(errno));
     if (!S_ISREG(info.st_mode))
-        return mo_fail(ctx, MOPT_DATA, "is %s", S_ISDIR(info.st_mode) ? "a folder" : "not a regular file");
+        return mo_fail(ctx, MOPT_FAILED, "is %s", S_ISDIR(info.st_mode) ? "a folder" : "not a regular file");
     if (!info.st_size)
         return MOPT_OK;
     void *mem = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (mem == MAP_FAILED)
-        return mo_fail(ctx, errno == ENOMEM ? MOPT_LIMIT : MOPT_DATA, "cannot read: %s", strerror(errno));
+        return mo_fail(ctx, errno == ENOMEM ? MOPT_LIMIT : MOPT_FAILED, "cannot read: %s", strerror(errno));
     *map = (struct mo_file_map){ mem, (size_t)info.st_size };
     return MOPT_OK;
 }
@@ -299,7 +299,7 @@ enum mopt_status mo_file_slurp(struct mopt_ctx *ctx, int fd, const char *path, c
             continue;
         if (got < 0) {
             mo_mem_free(mem);
-            return mo_fail(ctx, MOPT_DATA, "%s: cannot read: %s", path, strerror(errno));
+            return mo_fail(ctx, MOPT_FAILED, "%s: cannot read: %s", path, strerror(errno));
         }
         if (got == 0)
             break;
@@ -316,7 +316,7 @@ enum mopt_status mopt_file_read(struct mopt_ctx *ctx, const char *path, char **b
     bool is_stdin = !strcmp(path, "-");
     int fd = is_stdin ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return mo_fail(ctx, MOPT_DATA, "%s: cannot read: %s", is_stdin ? "stdin" : path, strerror(errno));
+        return mo_fail(ctx, MOPT_FAILED, "%s: cannot read: %s", is_stdin ? "stdin" : path, strerror(errno));
     enum mopt_status status = mo_file_slurp(ctx, fd, is_stdin ? "stdin" : path, bytes, n_bytes);
     close(fd);
     return status;

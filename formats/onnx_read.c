@@ -143,7 +143,7 @@ static enum mopt_status read_file(struct mopt_ctx *ctx, const char *path, struct
     struct mo_file_map map;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
-        return mo_fail(ctx, MOPT_DATA, "%s", strerror(errno));
+        return mo_fail(ctx, MOPT_FAILED, "%s", strerror(errno));
     enum mopt_status status = mo_file_map_fd(ctx, fd, &map);
     close(fd);
     if (status)

@@ -109,6 +109,11 @@ static enum mopt_status run_step(struct mo_job *job, const struct mo_step *step)
     enum mopt_status s = mo_hits_new(ctx, &scratch, job->settings, &job->hits);
     if (!s)
         s = step->pass->run(job);
+    /* a pass that found nothing to do says so; that a pattern matched nothing is the better reason */
+    if (s == MOPT_UNSUPPORTED && !mo_hits_all(job->settings, job->hits)) {
+        mopt_clear(ctx);
+        s = MOPT_OK;
+    }
     if (!s)
         s = mo_hits_check(ctx, job->settings, job->hits);
     if (!s && changes) {

@@ -57,11 +57,26 @@ enum mopt_status mo_hits_new(struct mopt_ctx *ctx, struct mo_arena *arena, const
     return MOPT_OK;
 }
 
+/* The first pattern that never matched, or n. */
+static size_t first_miss(const struct mo_list *list, const bool *hits)
+{
+    size_t i = 0;
+    while (i < list->n && hits[i])
+        i++;
+    return i;
+}
+
+bool mo_hits_all(const struct mo_job_settings *s, const struct mo_pattern_hits *hits)
+{
+    return first_miss(&s->only, hits->only) == s->only.n && first_miss(&s->skip, hits->skip) == s->skip.n &&
+           first_miss(&s->set, hits->set) == s->set.n;
+}
+
 static enum mopt_status all_hit(struct mopt_ctx *ctx, const char *option, const struct mo_list *list, const bool *hits)
 {
-    for (size_t i = 0; i < list->n; i++)
-        if (!hits[i])
-            return mo_fail(ctx, MOPT_USAGE, "option '%s': '%s' matches no layer", option, list->items[i]);
+    size_t miss = first_miss(list, hits);
+    if (miss < list->n)
+        return mo_fail(ctx, MOPT_USAGE, "option '%s': '%s' matches no layer", option, list->items[miss]);
     return MOPT_OK;
 }
 

@@ -10,6 +10,7 @@ struct mo_pattern_hits {
 
 MOPT_MUST_CHECK enum mopt_status mo_hits_new(struct mopt_ctx *ctx, struct mo_arena *arena,
                                              const struct mo_job_settings *settings, struct mo_pattern_hits **hits);
+bool mo_hits_all(const struct mo_job_settings *settings, const struct mo_pattern_hits *hits);
 /* A pattern that matched nothing is an error. */
 MOPT_MUST_CHECK enum mopt_status mo_hits_check(struct mopt_ctx *ctx, const struct mo_job_settings *settings,
                                                const struct mo_pattern_hits *hits);

@@ -19,7 +19,7 @@ expect 0 "$MOPT" create mlp --layers 2,4,2 --input 2 -o tiny.onnx
 expect 5 "$MOPT" train tiny.onnx --data csv:rows.csv --epochs 1 -o t.onnx
 [ ! -e t.onnx ] || fail "a failed run left a file"
 # a loss that is not a number stops and says which step
-expect 1 "$MOPT" train m.onnx --data "$DATA" --subset 2% --epochs 2 --lr 1e30 --optimizer sgd --momentum 0 -o nan.onnx
+expect 1 "$MOPT" train m.onnx --data "$DATA" --subset 2% --epochs 2 --lr 10000 --optimizer sgd --momentum 0 -o nan.onnx
 says "step"
 [ ! -e nan.onnx ] || fail "a failed run left a file"
 # a full disk: the old file stays
@@ -32,7 +32,11 @@ fi
 "$MOPT" train m.onnx --data "$DATA" --subset 10% --epochs 3 --seed 3 -o whole.onnx -q --no-evaluate --measure 0
 "$MOPT" train m.onnx --data "$DATA" --subset 10% --epochs 3 --seed 3 -o cut.onnx -f -q --no-evaluate --measure 0 --checkpoint run.ckpt 2> err &
 pid=$!
-sleep 0.4
+for i in $(seq 300); do
+    [ -s run.ckpt ] && break
+    kill -0 $pid 2> /dev/null || break
+    sleep 0.05
+done
 kill -INT $pid 2> /dev/null || true
 got=0
 wait $pid || got=$?
