@@ -1,7 +1,7 @@
 /* init.c - starting a model over, and its running statistics.
  *
- * Fresh parameters: weights of a product normal with deviation sqrt(2 / fan_in) (He et al. 2015), fan_in the number of
- * terms in each sum; biases 0; normalization scale 1, shift 0, mean 0, variance 1; PRelu slope 0.25; tables of Gather
+ * Fresh parameters: weights of a product normal with deviation sqrt(gain / fan_in) (He et al. 2015), fan_in the number
+ * of terms in each sum, gain 2 where a rectifier follows, which lets half of them through, else 1; biases 0; normalization scale 1, shift 0, mean 0, variance 1; PRelu slope 0.25; tables of Gather
  * and added constants that are no bias (positions) normal with deviation 0.02; factors of Mul and Div 1. */
 #include <math.h>
 #include <string.h>
@@ -13,14 +13,19 @@ struct fill { float mean, deviation; };
 
 static const float small_deviation = 0.02f;
 
+static bool is_in(const struct mo_node *n, const char *const *types, size_t n_types)
+{
+    for (size_t i = 0; i < n_types; i++)
+        if (mo_node_is(n, types[i]))
+            return true;
+    return false;
+}
+
 static bool is_norm(const struct mo_node *n)
 {
     static const char *const types[] = {"BatchNormalization", "InstanceNormalization", "LayerNormalization",
                                         "GroupNormalization", "RMSNormalization"};
-    for (size_t i = 0; i < MO_COUNT(types); i++)
-        if (mo_node_is(n, types[i]))
-            return true;
-    return false;
+    return is_in(n, types, MO_COUNT(types));
 }
 
 /* All elements along at most one axis: a bias, however many ones its shape has. */
@@ -48,7 +53,33 @@ static int64_t fan_in(const struct mo_node *n, uint32_t input, const struct mo_s
     return elems / MO_MAX(s->dim[0], 1);
 }
 
-static struct fill choose(const struct mo_node *n, uint32_t input, const struct mo_shape *s)
+/* Whether what n makes goes through a rectifier, perhaps behind operators that only add, normalize or move. */
+static bool is_rectified(const struct mo_graph *g, const struct mo_node *n)
+{
+    static const char *const rectifiers[] = {"Relu", "LeakyRelu", "PRelu", "Clip", "Elu", "Selu", "Celu", "Gelu", "Erf",
+                                             "HardSwish", "Swish", "Mish", "Softplus", "ThresholdedRelu"};
+    static const char *const movers[] = {"Add", "BatchNormalization", "MaxPool", "AveragePool", "GlobalAveragePool",
+                                         "Flatten", "Reshape", "Squeeze", "Identity", "Dropout", "Div"};
+    enum { MAX_STEPS = 8, MAX_USERS = 8 };
+    for (int step = 0; step < MAX_STEPS && n->n_out && n->out[0] != MO_NONE; step++) {
+        mo_node_id users[MAX_USERS];
+        uint32_t n_users = MO_MIN(mo_value_users(g, n->out[0], users, MAX_USERS), (uint32_t)MAX_USERS);
+        const struct mo_node *next = NULL;
+        for (uint32_t i = 0; i < n_users; i++) {
+            const struct mo_node *user = &g->nodes[users[i]];
+            if (is_in(user, rectifiers, MO_COUNT(rectifiers)))
+                return true;
+            if (!next && is_in(user, movers, MO_COUNT(movers)))
+                next = user;
+        }
+        if (!next)
+            return false;
+        n = next;
+    }
+    return false;
+}
+
+static struct fill choose(const struct mo_graph *g, const struct mo_node *n, uint32_t input, const struct mo_shape *s)
 {
     if (is_norm(n))
         return (struct fill){.mean = input == 1 || input == 4};
@@ -64,7 +95,8 @@ static struct fill choose(const struct mo_node *n, uint32_t input, const struct 
         return (struct fill){0};
     if (adds)
         return (struct fill){.deviation = is_vector(s) ? 0 : small_deviation};
-    return (struct fill){.deviation = (float)sqrt(2.0 / (double)MO_MAX(fan_in(n, input, s), 1))};
+    double gain = is_rectified(g, n) ? 2 : 1;
+    return (struct fill){.deviation = (float)sqrt(gain / (double)MO_MAX(fan_in(n, input, s), 1))};
 }
 
 static enum mopt_status fill_one(struct mopt_ctx *ctx, struct mo_graph *g, const struct mo_node *n, uint32_t input,
@@ -80,7 +112,7 @@ static enum mopt_status fill_one(struct mopt_ctx *ctx, struct mo_graph *g, const
     float *data = mo_mem_new(MO_MAX(n_elems, (size_t)1), sizeof *data);
     if (!data)
         return mo_no_memory(ctx, n_elems * sizeof *data, v->name);
-    struct fill f = choose(n, input, &shape);
+    struct fill f = choose(g, n, input, &shape);
     struct mo_rng rng = mo_rng_new(seed, MO_RNG_INIT, id);
     for (size_t i = 0; i < n_elems; i++)
         data[i] = f.deviation > 0 ? f.mean + f.deviation * mo_rng_normal(&rng) : f.mean;
