@@ -91,6 +91,8 @@ static enum mopt_status read_models(struct cli *cli, const char *const *paths, s
 /* The report goes out also when the job failed. */
 static enum mopt_status give_report(struct cli *cli, const struct mopt_report *report)
 {
+    if (!cli->json && !cli->report_path)
+        return MOPT_OK;
     char *json = mopt_report_json(report);
     if (!json) {
         fprintf(stderr, "mopt: out of memory for the report\n");
