@@ -44,10 +44,11 @@ static enum mopt_status open_captures(struct body *b)
             return mo_fail(ctx, MOPT_DATA, "its graph reads '%s', which is not there", inner->name);
         const struct mo_value *outer = &b->outer->graph->values[from];
         inner->is_captured = false;
-        inner->data = NULL;
+        inner->data = outer->data;      /* a constant is one inside too; it is borrowed */
+        inner->owner = MO_DATA_BORROWED;
         inner->dtype = outer->dtype;
         inner->shape = outer->shape;
-        if (!mo_graph_add_input(&b->graph, v))
+        if (!outer->data && !mo_graph_add_input(&b->graph, v))
             return mo_no_memory(ctx, sizeof *inner, "a body");
     }
     return MOPT_OK;

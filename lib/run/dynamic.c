@@ -99,6 +99,84 @@ static enum mopt_status compute(struct dynamic *d, mo_node_id i)
     return status;
 }
 
+/* ---- operators that want images channels-last ------------------------------------------------ */
+
+/* Rank axes of x: batch, channels, sizes to batch, sizes, channels, or back; into y, its shape into *shape. */
+static void move_channels(struct mo_run *run, enum mo_dtype dtype, bool to_last, const void *x, struct mo_shape *shape,
+                          void *y)
+{
+    int64_t dense[MO_MAX_RANK], stride_x[MO_MAX_RANK], stride_y[MO_MAX_RANK], step = 1;
+    struct mo_shape from = *shape;
+    int rank = from.rank;
+    for (int k = rank - 1; k >= 0; k--) {
+        dense[k] = step;
+        step *= from.dim[k];
+    }
+    for (int k = 0; k < rank; k++) {
+        int axis = k == 0 ? 0 : to_last ? (k == rank - 1 ? 1 : k + 1) : (k == 1 ? rank - 1 : k - 1);
+        shape->dim[k] = from.dim[axis];
+        stride_x[k] = dense[axis];
+    }
+    step = 1;
+    for (int k = rank - 1; k >= 0; k--) {
+        stride_y[k] = step;
+        step *= shape->dim[k];
+    }
+    run->be->copy_strided(run->dev, (size_t)mo_dtype_bits(dtype) / 8, rank, shape->dim, stride_x, stride_y, x, y);
+}
+
+/* Output id is channels-last: it gets other memory with the axes moved back. */
+static enum mopt_status move_output(struct mo_run *run, mo_value_id id)
+{
+    struct mo_plan *plan = run->plan;
+    struct mo_value *v = &plan->graph.values[id];
+    void *last = plan->tensors[id].data;
+    struct mo_shape shape = v->shape;
+    plan->values[id].const_mem = NULL;      /* give_value must not free it yet */
+    enum mopt_status status = give_value(run, id);
+    if (!status)
+        move_channels(run, v->dtype, false, last, &shape, plan->tensors[id].data);
+    v->shape = shape;
+    run->be->free(run->dev, last);
+    return status;
+}
+
+/* Layout could not prepare this node because it did not know the rank of its input: the axes are moved around it. */
+static enum mopt_status compute_image(struct dynamic *d, mo_node_id i)
+{
+    struct mo_run *run = d->run;
+    struct mo_graph *g = &d->plan->graph;
+    struct mo_node *n = &g->nodes[i];
+    mo_value_id id = n->in[0];
+    const struct mo_shape plain = g->values[id].shape;
+    void *data = d->plan->tensors[id].data;
+    void *last = run->be->alloc(run->dev, MO_MAX(mo_value_bytes(&g->values[id]), (size_t)1));
+    if (!last)
+        return mo_no_memory(run->ctx, mo_value_bytes(&g->values[id]), "an image channels-last");
+    move_channels(run, g->values[id].dtype, true, data, &g->values[id].shape, last);
+    d->plan->tensors[id].data = last;
+    n->channels_last = true;
+    enum mopt_status status = mo_infer_node(run->ctx, g, n);
+    if (!status)
+        status = give_memory(d, n);
+    if (!status)
+        status = compute(d, i);
+    for (uint32_t k = 0; !status && k < n->n_out; k++)
+        if (n->out[k] != MO_NONE && g->values[n->out[k]].shape.rank == plain.rank)
+            status = move_output(run, n->out[k]);
+    n->channels_last = false;
+    g->values[id].shape = plain;
+    d->plan->tensors[id].data = data;
+    run->be->free(run->dev, last);
+    return status;
+}
+
+static bool wants_channels_last(const struct mo_graph *g, const struct mo_node *n)
+{
+    const struct mo_value *x = mo_in(g, n, 0);
+    return n->op->flags & MO_OP_CHANNELS_LAST && !n->channels_last && x && x->shape.rank >= 3;
+}
+
 static void drop_read(struct dynamic *d, const struct mo_node *n)
 {
     for (uint32_t k = 0; k < n->n_in; k++) {
@@ -123,9 +201,12 @@ static enum mopt_status run_node(struct dynamic *d, mo_node_id i)
     enum mopt_status status = mo_infer_node(run->ctx, &d->plan->graph, n);
     lend(d, n, false);
     bool named = status;        /* inference names the node itself */
-    if (!status)
+    bool is_image = !status && wants_channels_last(&d->plan->graph, n);
+    if (!status && is_image)
+        status = compute_image(d, i);
+    if (!status && !is_image)
         status = give_memory(d, n);
-    if (!status)
+    if (!status && !is_image)
         status = compute(d, i);
     if (status) {
         char label[192];

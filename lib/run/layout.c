@@ -329,6 +329,8 @@ static enum mopt_status visit(struct layout *l, mo_node_id node)
     }
     for (uint32_t k = 0; k < l->g->nodes[node].n_in; k++)
         MO_TRY(need_plain(l, l->g->nodes[node].in[k]));
+    for (uint32_t k = 0; k < l->g->nodes[node].n_captures; k++)
+        MO_TRY(need_plain(l, l->g->nodes[node].captures[k]));
     return MOPT_OK;
 }
 
