@@ -38,7 +38,9 @@ static const struct mopt_option options[] = {
     { .name = "round", .kind = MOPT_OPT_INT, .offset = AT(round), .def = 0, .min = 0, .max = 4096, .word = "N",
       .help = "channels kept are a multiple of N; 0: 8 from 64 channels on, 4 from 32 on" },
     { .name = "steps", .kind = MOPT_OPT_INT, .offset = AT(steps), .def = 0, .min = 0, .max = 100,
-      .help = "channels: rounds of scoring, cutting and short retraining; 0: 5 with retraining, else 1" },
+      .help = "channels: rounds of scoring and cutting; 0: 10 for taylor, else 5" },
+    { .name = "between", .kind = MOPT_OPT_FLOAT, .offset = AT(between), .def = 0, .min = 0, .max = 0.9, .word = "SHARE",
+      .help = "channels: share of the epochs spent between the rounds; the rest follows the last" },
     { .name = "samples", .kind = MOPT_OPT_INT, .offset = AT(samples), .def = 1024, .min = 1, .max = 1e9, .word = "N",
       .help = "training samples that channels are scored with" },
     { .name = "keep-first", .kind = MOPT_OPT_BOOL, .offset = AT(keep_first), .help = "leave the first layer as it is" },
@@ -107,6 +109,14 @@ static enum mopt_status check(struct mopt_ctx *ctx, const struct mo_prune_settin
     return MOPT_OK;
 }
 
+void mo_prune_rates(struct mo_train_settings *train)
+{
+    if (train->lr == 0)
+        train->lr = mo_optim_default_lr((enum mo_optimizer)train->optimizer);
+    if (train->schedule == MO_SCHED_AUTO)
+        train->schedule = MO_SCHED_ONE_CYCLE;
+}
+
 static void settle_defaults(struct mo_prune_settings *s, bool has_data)
 {
     bool retrains = has_data && s->train.epochs > 0;
@@ -117,7 +127,7 @@ static void settle_defaults(struct mo_prune_settings *s, bool has_data)
     if (s->ramp == MO_RAMP_AUTO)
         s->ramp = retrains && !s->pattern && !s->structured ? MO_RAMP_CUBIC : MO_RAMP_ONESHOT;
     if (!s->steps)
-        s->steps = retrains ? 5 : 1;
+        s->steps = s->score == MO_SCORE_TAYLOR ? 10 : 5;
 }
 
 static enum mopt_status run(struct mo_job *job)

@@ -17,7 +17,7 @@ struct mo_prune_settings {
     const char *target, *pattern;
     bool structured, keep_first, sensitivity;
     int score, scope, ramp;
-    double ramp_end, max_layer, min_keep;
+    double ramp_end, max_layer, min_keep, between;
     int64_t every, steps, round, samples;
     struct mo_train_settings train;
 };
@@ -27,6 +27,9 @@ enum mo_prune_unit { MO_UNIT_PARAMETERS, MO_UNIT_MACS, MO_UNIT_BYTES };
 struct mo_prune_target { enum mo_prune_unit unit; bool is_ratio; double value; };
 MOPT_MUST_CHECK enum mopt_status mo_prune_target_parse(struct mopt_ctx *ctx, const char *text,
                                                        struct mo_prune_target *target);
+
+/* What the user left open: a pruned model is far from where training ended, so the rates are those of a fresh one. */
+void mo_prune_rates(struct mo_train_settings *train);
 
 MOPT_MUST_CHECK enum mopt_status mo_prune_weights(struct mo_job *job, const struct mo_prune_settings *settings);
 MOPT_MUST_CHECK enum mopt_status mo_prune_channels(struct mo_job *job, const struct mo_prune_settings *settings);

@@ -25,6 +25,7 @@ struct origin {
     int axis;
     const char *name, *why;
     uint32_t n_before, n_after;
+    bool is_taken;              /* while groups of a later round are matched with it */
 };
 
 struct cutting {
@@ -36,11 +37,15 @@ struct cutting {
     struct ranked *in_group;        /* by class number, sorted within each group */
     uint32_t n_free;
     uint32_t *n_cut;                /* by group: how many of its least go */
+    uint32_t *origin_of;            /* by group: into origins, MO_NONE */
     bool *is_cut;                   /* by class */
     struct origin *origins; uint32_t n_origins;
     struct mo_counts counts;        /* of the model now; bytes are those of the file */
     uint64_t other_bytes;           /* of the file besides constants */
 };
+
+/* Fewer of a unit, or (without a target) fewer channels. */
+struct goal { bool is_target; struct mo_prune_target target; double start, end; };
 
 /* ---- counting ------------------------------------------------------------------------- */
 
@@ -111,9 +116,16 @@ static uint32_t round_of(const struct cutting *c, uint32_t n)
     return n >= 64 ? 8 : n >= 32 ? 4 : 1;
 }
 
+/* How many channels the group had at first. */
+static uint32_t n_at_first(const struct cutting *c, const struct mo_channel_group *group)
+{
+    uint32_t origin = c->origin_of[group - c->ch->groups];
+    return origin == MO_NONE ? group->n_classes : c->origins[origin].n_before;
+}
+
 static uint32_t most_cut(const struct cutting *c, const struct mo_channel_group *group)
 {
-    double least = ceil(c->settings->min_keep * group->n_classes);
+    double least = ceil(c->settings->min_keep * n_at_first(c, group));
     uint32_t keep = MO_MAX(1u, (uint32_t)least);
     return group->wall || keep >= group->n_classes ? 0 : group->n_classes - keep;
 }
@@ -121,7 +133,7 @@ static uint32_t most_cut(const struct cutting *c, const struct mo_channel_group 
 /* The nearest number of channels to keep that is a multiple; all, where the group is smaller than one. */
 static uint32_t rounded_cut(const struct cutting *c, const struct mo_channel_group *group, uint32_t n_cut)
 {
-    uint32_t n = group->n_classes, r = round_of(c, n);
+    uint32_t n = group->n_classes, r = round_of(c, n_at_first(c, group));
     if (!n_cut || r <= 1)
         return n_cut;
     uint32_t keep = (n - n_cut + r / 2) / r * r;
@@ -131,24 +143,41 @@ static uint32_t rounded_cut(const struct cutting *c, const struct mo_channel_gro
     return keep >= n ? 0 : n - keep;
 }
 
-/* The least `level` of all free classes (MO_SCOPE_LAYER: the same share of each group) into n_cut and is_cut. */
+/* n_cut, rounded, into is_cut. */
+static void settle_choice(struct cutting *c)
+{
+    memset(c->is_cut, 0, c->ch->n_classes * sizeof(*c->is_cut));
+    for (uint32_t g = 0; g < c->ch->n_groups; g++) {
+        const struct mo_channel_group *group = &c->ch->groups[g];
+        c->n_cut[g] = rounded_cut(c, group, MO_MIN(c->n_cut[g], most_cut(c, group)));
+        for (uint32_t k = 0; k < c->n_cut[g]; k++)
+            c->is_cut[c->in_group[group->first + k].class] = true;
+    }
+}
+
+/* The same share of what each group had at first. */
+static void choose_share(struct cutting *c, double share)
+{
+    for (uint32_t g = 0; g < c->ch->n_groups; g++) {
+        const struct mo_channel_group *group = &c->ch->groups[g];
+        uint32_t keep = n_at_first(c, group) - (uint32_t)llround(share * n_at_first(c, group));
+        c->n_cut[g] = keep < group->n_classes ? group->n_classes - keep : 0;
+    }
+    settle_choice(c);
+}
+
+/* The least `level` of all free classes; MO_SCOPE_LAYER: that share of each group. */
 static void choose(struct cutting *c, uint32_t level)
 {
     const struct mo_channels *ch = c->ch;
     memset(c->n_cut, 0, ch->n_groups * sizeof(*c->n_cut));
-    memset(c->is_cut, 0, ch->n_classes * sizeof(*c->is_cut));
     for (uint32_t i = 0; i < level && c->settings->scope == MO_SCOPE_GLOBAL; i++) {
         uint32_t g = ch->classes[c->order[i].class].group;
         c->n_cut[g] += c->n_cut[g] < most_cut(c, &ch->groups[g]);
     }
-    for (uint32_t g = 0; g < ch->n_groups; g++) {
-        const struct mo_channel_group *group = &ch->groups[g];
-        if (c->settings->scope == MO_SCOPE_LAYER && c->n_free)
-            c->n_cut[g] = MO_MIN((uint32_t)llround((double)level / c->n_free * group->n_classes), most_cut(c, group));
-        c->n_cut[g] = rounded_cut(c, group, c->n_cut[g]);
-        for (uint32_t k = 0; k < c->n_cut[g]; k++)
-            c->is_cut[c->in_group[group->first + k].class] = true;
-    }
+    for (uint32_t g = 0; g < ch->n_groups && c->settings->scope == MO_SCOPE_LAYER && c->n_free; g++)
+        c->n_cut[g] = (uint32_t)llround((double)level / c->n_free * ch->groups[g].n_classes);
+    settle_choice(c);
 }
 
 static uint32_t n_chosen(const struct cutting *c)
@@ -196,6 +225,25 @@ static int by_score(const void *a, const void *b)
     if (x->score != y->score)
         return x->score < y->score ? -1 : 1;
     return x->class < y->class ? -1 : x->class > y->class;
+}
+
+/* Taylor scores are changes of the loss: what counts is how much of the goal each buys, so they are divided by what
+ * the goal gains by one channel of the group. Scores relative to their layer have the price in them already. */
+static enum mopt_status price(struct cutting *c, enum mo_prune_unit unit)
+{
+    for (uint32_t i = 0; i < c->ch->n_groups; i++) {
+        const struct mo_channel_group *group = &c->ch->groups[i];
+        struct mo_counts counts;
+        if (group->wall)
+            continue;
+        memset(c->is_cut, 0, c->ch->n_classes * sizeof(*c->is_cut));
+        c->is_cut[group->first] = true;
+        MO_TRY(count_cut(c, &counts));
+        double gain = measure_of(&c->counts, unit) - measure_of(&counts, unit);
+        for (uint32_t k = 0; k < group->n_classes; k++)
+            c->score[group->first + k] /= fmax(gain, 1);
+    }
+    return MOPT_OK;
 }
 
 static void rank(struct cutting *c)
@@ -270,19 +318,23 @@ static enum mopt_status solve(struct cutting *c)
     c->in_group = mo_arena_new(&c->ch->arena, n, sizeof(*c->in_group));
     c->is_cut = mo_arena_new(&c->ch->arena, n, sizeof(*c->is_cut));
     c->n_cut = mo_arena_new(&c->ch->arena, c->ch->n_groups + 1, sizeof(*c->n_cut));
-    if (!c->score || !c->order || !c->in_group || !c->is_cut || !c->n_cut)
+    c->origin_of = mo_arena_new(&c->ch->arena, c->ch->n_groups + 1, sizeof(*c->origin_of));
+    if (!c->score || !c->order || !c->in_group || !c->is_cut || !c->n_cut || !c->origin_of)
         return mo_no_memory(ctx, n * 40, "channels");
     wall_unselected(c, first_layer(c->ch));
     return count_now(c);
 }
 
-static enum mopt_status score_and_rank(struct cutting *c)
+static enum mopt_status score_and_rank(struct cutting *c, const struct goal *goal)
 {
     MO_TRY(mo_infer(c->job->ctx, &c->job->model->graph, NULL, 0));
     MO_TRY(mo_prune_scores(c->job, c->ch, c->settings, c->score));
     wall_unmeasured(c);
+    MO_TRY(mo_infer_sample(c->job->ctx, &c->job->model->graph, MO_FREE_DIM));
+    if (goal->is_target && c->settings->score == MO_SCORE_TAYLOR)
+        MO_TRY(price(c, goal->target.unit));
     rank(c);
-    return mo_infer_sample(c->job->ctx, &c->job->model->graph, MO_FREE_DIM);
+    return MOPT_OK;
 }
 
 static enum mopt_status cut_chosen(struct cutting *c)
@@ -327,21 +379,32 @@ static enum mopt_status note_origins(struct cutting *c)
     return MOPT_OK;
 }
 
-/* What the choice about to be cut leaves of each first group. */
-static void note_cut(struct cutting *c)
+/* Which group of the first round each group is. Several may share one weight (a grouped or concatenated layer):
+ * they come in the same order. */
+static void match_origins(struct cutting *c)
 {
+    for (uint32_t k = 0; k < c->n_origins; k++)
+        c->origins[k].is_taken = false;
     for (uint32_t i = 0; i < c->ch->n_groups; i++) {
         const struct mo_couple_weight_row *row = maker(c->ch, &c->ch->groups[i]);
-        for (uint32_t k = 0; k < c->n_origins; k++) {
+        c->origin_of[i] = MO_NONE;
+        for (uint32_t k = 0; k < c->n_origins && c->origin_of[i] == MO_NONE; k++) {
             struct origin *o = &c->origins[k];
-            /* Several groups may share one weight (a grouped or concatenated layer): they come in the same order. */
-            if (o->weight == row->value && o->axis == c->ch->axes[row->axis].axis &&
-                o->n_after == c->ch->groups[i].n_classes) {
-                o->n_after -= c->n_cut[i];
-                break;
-            }
+            if (o->is_taken || o->weight != row->value || o->axis != c->ch->axes[row->axis].axis ||
+                o->n_after != c->ch->groups[i].n_classes)
+                continue;
+            o->is_taken = true;
+            c->origin_of[i] = k;
         }
     }
+}
+
+/* What the choice about to be cut leaves of each. */
+static void note_cut(struct cutting *c)
+{
+    for (uint32_t i = 0; i < c->ch->n_groups; i++)
+        if (c->origin_of[i] != MO_NONE)
+            c->origins[c->origin_of[i]].n_after -= c->n_cut[i];
 }
 
 static enum mopt_status audit(struct cutting *c, const char *action)
@@ -377,7 +440,7 @@ static double goal_of_round(double start, double goal, int64_t i, int64_t n)
     return start <= goal || start <= 0 ? goal : start * pow(goal / start, (double)(i + 1) / (double)n);
 }
 
-/* Short retraining between rounds takes half of the epochs, the last round the other half. */
+/* `between` is the share of the epochs that the rounds before the last have together. */
 static enum mopt_status retrain(struct cutting *c, int64_t i, int64_t n)
 {
     struct mo_job *job = c->job;
@@ -387,8 +450,11 @@ static enum mopt_status retrain(struct cutting *c, int64_t i, int64_t n)
     struct mo_train_settings train = c->settings->train;
     if (train.epochs <= 0)
         return MOPT_OK;
-    if (n > 1)
-        train.epochs *= i + 1 < n ? 0.5 / (double)(n - 1) : 0.5;
+    double between = n > 1 ? c->settings->between : 0;
+    train.epochs *= i + 1 < n ? between / (double)(n - 1) : 1 - between;
+    if (train.epochs <= 0)
+        return MOPT_OK;
+    mo_prune_rates(&train);
     struct mo_train_hooks hooks = { .phase = "retrain", .trained = true, .round = (uint64_t)i };
     struct mo_train_result result;
     struct mopt_report *report = job->report;
@@ -410,8 +476,6 @@ static void predict(struct cutting *c, const struct mo_counts *counts)
     mo_report_set_int(row, "bytes", (int64_t)counts->bytes);
 }
 
-struct goal { bool is_target; struct mo_prune_target target; double start, end; uint32_t n_start; };
-
 static enum mopt_status settle_goal(struct cutting *c, struct goal *goal)
 {
     const struct mo_prune_settings *s = c->settings;
@@ -428,7 +492,7 @@ static enum mopt_status settle_goal(struct cutting *c, struct goal *goal)
         goal->end = goal->target.is_ratio ? goal->target.value * goal->start : goal->target.value;
         return MOPT_OK;
     }
-    goal->start = goal->n_start = n_free;
+    goal->start = n_free;
     double n_cut = s->amount.kind == MO_AMOUNT_FRACTION ? s->amount.value * n_free : s->amount.value;
     if (n_cut > n_free)
         return mo_fail(c->job->ctx, MOPT_USAGE, "option 'amount': %.0f is more than the %u channels that may be removed",
@@ -442,41 +506,46 @@ static enum mopt_status choose_round(struct cutting *c, const struct goal *goal,
     if (goal->is_target)
         return choose_for(c, goal->target.unit, goal_of_round(goal->start, goal->end, i, n), c->settings->target);
     double keep = goal->start + (goal->end - goal->start) * (double)(i + 1) / (double)n;
-    choose(c, keep < c->n_free ? c->n_free - (uint32_t)llround(keep) : 0);
+    if (c->settings->scope == MO_SCOPE_LAYER)
+        choose_share(c, 1 - keep / goal->start);
+    else
+        choose(c, keep < c->n_free ? c->n_free - (uint32_t)llround(keep) : 0);
     return MOPT_OK;
+}
+
+static enum mopt_status first_round(struct cutting *c, struct goal *goal)
+{
+    MO_TRY(note_origins(c));
+    enum mopt_status status = settle_goal(c, goal);
+    if (status)
+        MO_TRY(audit(c, "cut"));
+    return status;
 }
 
 static enum mopt_status run_rounds(struct cutting *c)
 {
     int64_t n_rounds = c->settings->steps;
+    bool is_dry = c->job->settings->dry_run;
     struct goal goal = { 0 };
     struct mo_counts counts;
-    if (c->job->settings->dry_run)
-        n_rounds = 1;
     for (int64_t i = 0; i < n_rounds; i++) {
+        MO_TRY(mo_stopped(c->job->ctx));
         MO_TRY(solve(c));
-        if (!i) {
-            MO_TRY(note_origins(c));
-            enum mopt_status status = settle_goal(c, &goal);
-            if (status) {
-                MO_TRY(audit(c, "cut"));
-                return status;
-            }
-        }
-        MO_TRY(score_and_rank(c));
+        if (!i)
+            MO_TRY(first_round(c, &goal));
+        match_origins(c);
+        MO_TRY(score_and_rank(c, &goal));
         MO_TRY(choose_round(c, &goal, i, n_rounds));
         MO_TRY(count_cut(c, &counts));
         note_cut(c);
-        if (c->job->settings->dry_run) {
-            predict(c, &counts);
-            MO_TRY(mo_infer(c->job->ctx, &c->job->model->graph, NULL, 0));
-            return audit(c, "would be cut");
-        }
         MO_TRY(cut_chosen(c));
         c->counts = counts;
-        MO_TRY(retrain(c, i, n_rounds));
+        if (!is_dry)
+            MO_TRY(retrain(c, i, n_rounds));
     }
-    return audit(c, "cut");
+    if (is_dry)
+        predict(c, &counts);
+    return audit(c, is_dry ? "would be cut" : "cut");
 }
 
 /* Whether some weighted node takes a weight that other nodes compute from constants. */
@@ -499,7 +568,7 @@ static bool has_computed_weights(const struct mo_graph *g)
     return false;
 }
 
-enum mopt_status mo_prune_channels(struct mo_job *job, const struct mo_prune_settings *settings)
+static enum mopt_status prune_model(struct mo_job *job, const struct mo_prune_settings *settings)
 {
     struct cutting c = { .job = job, .settings = settings };
     if (has_computed_weights(&job->model->graph)) {
@@ -509,5 +578,17 @@ enum mopt_status mo_prune_channels(struct mo_job *job, const struct mo_prune_set
     }
     enum mopt_status status = run_rounds(&c);
     mo_channels_free(c.ch);
+    return status;
+}
+
+enum mopt_status mo_prune_channels(struct mo_job *job, const struct mo_prune_settings *settings)
+{
+    if (!job->settings->dry_run)
+        return prune_model(job, settings);
+    /* Every round cuts for real, from a copy; only retraining is left out. */
+    struct mo_job dry = *job;
+    MO_TRY(mo_model_copy(job->ctx, job->model, &dry.model));
+    enum mopt_status status = prune_model(&dry, settings);
+    mopt_model_free(dry.model);
     return status;
 }
