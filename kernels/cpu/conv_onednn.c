@@ -1,5 +1,6 @@
 /* conv_onednn.c - convolution and its gradients by oneDNN, one thread each, over
- * slices of the batch that depend on the sizes alone.
+ * slices of the batch, or of the rows of few pictures, that depend on the sizes
+ * alone.
  *
  * Activations are channels-last as they are. Weights come as ONNX stores them
  * and are reordered into the layout the library asks for: once where they are
@@ -17,7 +18,11 @@
 #define MAX_SLICES 16
 /* Pixels of output that are worth a slice, and that are worth a partial sum of the weights' gradient. */
 #define SLICE_MACS (4 << 20)
+#define ROWS_MACS (1 << 20)         /* in latency's favour */
 #define MAX_PARTIALS 8
+/* Slices differ in size and padding: first, middle, last and one more. */
+#define MAX_PRIMS 4
+#define MIN_SLICE_ROWS 4
 
 enum { X, W, B, R, Y, SCRATCH, N_ROLES };       /* operands; Y is the result, or its gradient */
 
@@ -29,11 +34,17 @@ struct prim {
     bool is_by_gemm;
 };
 
-/* The same computation on slices of the full size and on what is left for the last one. */
+/* What one slice computes: pictures, or with few pictures some rows of one. */
+struct part {
+    int64_t batch, in_rows, out_rows, pad_begin, pad_end;       /* rows: of the first spatial axis */
+    size_t x, y;                        /* elements to its first input and output */
+    int prim;
+};
+
 struct stage {
-    int n_slices;
-    int64_t slice_batch, last_batch;
-    struct prim full, last;
+    int n_slices, n_prims;
+    struct part parts[MAX_SLICES];
+    struct prim prims[MAX_PRIMS];
     dnnl_memory_t memory[MAX_SLICES][N_ROLES];
     dnnl_primitive_t reorder;           /* user's weights to the primitive's, or back; NULL: same layout */
     dnnl_memory_t user_memory, own_memory;
@@ -143,7 +154,8 @@ static dnnl_primitive_attr_t make_attr(const struct mo_dnn_conv *conv, const dnn
 
 enum kind { FORWARD, GRAD_INPUT, GRAD_WEIGHT };
 
-static bool init_desc(const struct mo_dnn_conv *conv, enum kind kind, struct prim *p, dnnl_convolution_desc_t *desc)
+static bool init_desc(const struct mo_dnn_conv *conv, enum kind kind, const struct part *part, struct prim *p,
+                      dnnl_convolution_desc_t *desc)
 {
     const struct mo_conv_desc *d = &conv->d;
     dnnl_dims_t dilates = { 0 }, strides = { 0 }, begin = { 0 }, end = { 0 };
@@ -153,6 +165,8 @@ static bool init_desc(const struct mo_dnn_conv *conv, enum kind kind, struct pri
         begin[i] = d->pad_begin[i];
         end[i] = d->pad_end[i];
     }
+    begin[0] = part->pad_begin;
+    end[0] = part->pad_end;
     dnnl_memory_desc_t *bias = d->has_bias ? &p->md[B] : NULL;
     bool trains = d->needs_grad_weight || d->needs_grad_input;
     switch (kind) {
@@ -172,8 +186,8 @@ static bool init_desc(const struct mo_dnn_conv *conv, enum kind kind, struct pri
     return false;
 }
 
-static dnnl_primitive_desc_t describe(const struct mo_dnn_conv *conv, enum kind kind, struct prim *p,
-                                      const dnnl_convolution_desc_t *desc)
+static dnnl_primitive_desc_t describe(const struct mo_dnn_conv *conv, enum kind kind, const struct part *part,
+                                      struct prim *p, const dnnl_convolution_desc_t *desc)
 {
     const struct mo_onednn *lib = conv->lib;
     dnnl_primitive_desc_t pd = NULL, hint = NULL;
@@ -182,7 +196,7 @@ static dnnl_primitive_desc_t describe(const struct mo_dnn_conv *conv, enum kind 
         return NULL;
     if (kind != FORWARD) {
         dnnl_convolution_desc_t forward;
-        if (!init_desc(conv, FORWARD, p, &forward) ||
+        if (!init_desc(conv, FORWARD, part, p, &forward) ||
             lib->primitive_desc_create(&hint, &forward, NULL, lib->engine, NULL) != dnnl_success)
             hint = NULL;
     }
@@ -194,19 +208,20 @@ static dnnl_primitive_desc_t describe(const struct mo_dnn_conv *conv, enum kind 
     return pd;
 }
 
-static bool prim_new(const struct mo_dnn_conv *conv, enum kind kind, int64_t batch, struct prim *p)
+static bool prim_new(const struct mo_dnn_conv *conv, enum kind kind, const struct part *part, struct prim *p)
 {
     const struct mo_onednn *lib = conv->lib;
     const struct mo_conv_desc *d = &conv->d;
     dnnl_convolution_desc_t desc;
-    if (!image_md(lib, &p->md[X], batch, d->in_channels, d->in, d->n_spatial) ||
-        !image_md(lib, &p->md[Y], batch, d->out_channels, d->out, d->n_spatial) || !weight_md(lib, &p->md[W], d, true) ||
+    int64_t in[3] = { part->in_rows, d->in[1], d->in[2] }, out[3] = { part->out_rows, d->out[1], d->out[2] };
+    if (!image_md(lib, &p->md[X], part->batch, d->in_channels, in, d->n_spatial) ||
+        !image_md(lib, &p->md[Y], part->batch, d->out_channels, out, d->n_spatial) || !weight_md(lib, &p->md[W], d, true) ||
         !bias_md(lib, &p->md[B], d->out_channels))
         return false;
     p->md[R] = p->md[Y];
-    if (!init_desc(conv, kind, p, &desc))
+    if (!init_desc(conv, kind, part, p, &desc))
         return false;
-    dnnl_primitive_desc_t pd = describe(conv, kind, p, &desc);
+    dnnl_primitive_desc_t pd = describe(conv, kind, part, p, &desc);
     if (!pd)
         return false;
     dnnl_query_t w_query = kind == GRAD_WEIGHT ? dnnl_query_diff_weights_md : dnnl_query_weights_md;
@@ -230,34 +245,107 @@ static double macs_of(const struct mo_conv_desc *d)
            (double)(d->in_channels / d->groups) * (double)product3(d->kernel);
 }
 
-static void cut(struct stage *s, const struct mo_conv_desc *d, int max_slices)
+static void cut_pictures(struct stage *s, const struct mo_conv_desc *d, int64_t n, size_t x_image, size_t y_image)
 {
+    int64_t each = (d->batch + n - 1) / n;
+    for (int64_t first = 0; first < d->batch; first += each) {
+        struct part *p = &s->parts[s->n_slices++];
+        *p = (struct part){ .batch = d->batch - first < each ? d->batch - first : each, .in_rows = d->in[0],
+                            .out_rows = d->out[0], .pad_begin = d->pad_begin[0], .pad_end = d->pad_end[0],
+                            .x = (size_t)first * x_image, .y = (size_t)first * y_image };
+    }
+}
+
+/* Rows first..last-1 of a picture's output, and the rows of input that they see. */
+static bool cut_rows_of(const struct mo_conv_desc *d, int64_t first, int64_t last, struct part *p)
+{
+    int64_t reach = (d->kernel[0] - 1) * d->dilation[0] + 1;
+    int64_t begin = first * d->stride[0] - d->pad_begin[0], end = (last - 1) * d->stride[0] - d->pad_begin[0] + reach;
+    *p = (struct part){ .batch = 1, .out_rows = last - first, .pad_begin = begin < 0 ? -begin : 0,
+                        .pad_end = end > d->in[0] ? end - d->in[0] : 0 };
+    begin = begin < 0 ? 0 : begin;
+    end = end > d->in[0] ? d->in[0] : end;
+    p->in_rows = end - begin;
+    p->x = (size_t)(begin * d->in[1] * d->in[2] * d->in_channels);
+    p->y = (size_t)(first * d->out[1] * d->out[2] * d->out_channels);
+    return p->in_rows > 0 && p->pad_begin < reach && p->pad_end < reach;
+}
+
+static bool cut_rows(struct stage *s, const struct mo_conv_desc *d, int64_t blocks, size_t x_image, size_t y_image)
+{
+    for (int64_t n = 0; n < d->batch; n++)
+        for (int64_t b = 0; b < blocks; b++) {
+            struct part *p = &s->parts[s->n_slices];
+            if (!cut_rows_of(d, b * d->out[0] / blocks, (b + 1) * d->out[0] / blocks, p)) {
+                s->n_slices = 0;
+                return false;
+            }
+            p->x += (size_t)n * x_image;
+            p->y += (size_t)n * y_image;
+            s->n_slices++;
+        }
+    return true;
+}
+
+/* May the slices be rows of pictures, where there are too few pictures? */
+static void cut(struct stage *s, const struct mo_dnn_conv *conv, enum kind kind, bool by_rows)
+{
+    const struct mo_conv_desc *d = &conv->d;
+    int max_slices = kind == GRAD_WEIGHT ? MAX_PARTIALS : MAX_SLICES;
     double wanted = macs_of(d) / SLICE_MACS;
     int64_t n = wanted > max_slices ? max_slices : wanted < 1 ? 1 : (int64_t)wanted;
+    double fine = macs_of(d) / ROWS_MACS;
+    int64_t blocks = (fine > MAX_SLICES ? MAX_SLICES : (int64_t)fine) / (d->batch ? d->batch : 1);
+    if (blocks > d->out[0] / MIN_SLICE_ROWS)
+        blocks = d->out[0] / MIN_SLICE_ROWS;
+    if (by_rows && blocks > 1 && cut_rows(s, d, blocks, conv->x_image, conv->y_image))
+        return;
     n = n > d->batch ? d->batch : n;
-    s->slice_batch = n ? (d->batch + n - 1) / n : 0;
-    s->n_slices = s->slice_batch ? (int)((d->batch + s->slice_batch - 1) / s->slice_batch) : 0;
-    s->last_batch = d->batch - (s->n_slices - 1) * s->slice_batch;
+    if (n > 0)
+        cut_pictures(s, d, n, conv->x_image, conv->y_image);
+}
+
+static bool same_work(const struct part *a, const struct part *b)
+{
+    return a->batch == b->batch && a->in_rows == b->in_rows && a->out_rows == b->out_rows &&
+           a->pad_begin == b->pad_begin && a->pad_end == b->pad_end;
+}
+
+/* One primitive for all parts of the same size and padding. */
+static bool make_prims(const struct mo_dnn_conv *conv, struct stage *s, enum kind kind)
+{
+    for (int i = 0; i < s->n_slices; i++) {
+        int k = 0;
+        while (k < i && !same_work(&s->parts[k], &s->parts[i]))
+            k++;
+        s->parts[i].prim = k < i ? s->parts[k].prim : s->n_prims;
+        if (k < i)
+            continue;
+        if (s->n_prims == MAX_PRIMS || !prim_new(conv, kind, &s->parts[i], &s->prims[s->n_prims++]) ||
+            !conv->lib->memory_desc_equal(&s->prims[0].md[W], &s->prims[s->n_prims - 1].md[W]))
+            return false;
+    }
+    return s->n_prims > 0;
 }
 
 static bool stage_memory(const struct mo_dnn_conv *conv, struct stage *s)
 {
     const struct mo_onednn *lib = conv->lib;
     for (int i = 0; i < s->n_slices; i++) {
-        const struct prim *p = i == s->n_slices - 1 && s->last.primitive ? &s->last : &s->full;
+        const struct prim *p = &s->prims[s->parts[i].prim];
         for (int role = 0; role < N_ROLES; role++)
             if (lib->memory_create(&s->memory[i][role], &p->md[role], lib->engine, DNNL_MEMORY_NONE) != dnnl_success)
                 return false;
     }
     return lib->memory_create(&s->user_memory, &conv->user_w, lib->engine, DNNL_MEMORY_NONE) == dnnl_success &&
-           lib->memory_create(&s->own_memory, &s->full.md[W], lib->engine, DNNL_MEMORY_NONE) == dnnl_success;
+           lib->memory_create(&s->own_memory, &s->prims[0].md[W], lib->engine, DNNL_MEMORY_NONE) == dnnl_success;
 }
 
 static bool stage_reorder(const struct mo_dnn_conv *conv, struct stage *s, bool to_user)
 {
     const struct mo_onednn *lib = conv->lib;
-    const dnnl_memory_desc_t *from = to_user ? &s->full.md[W] : &conv->user_w;
-    const dnnl_memory_desc_t *to = to_user ? &conv->user_w : &s->full.md[W];
+    const dnnl_memory_desc_t *from = to_user ? &s->prims[0].md[W] : &conv->user_w;
+    const dnnl_memory_desc_t *to = to_user ? &conv->user_w : &s->prims[0].md[W];
     dnnl_primitive_desc_t pd;
     if (lib->memory_desc_equal(from, to))
         return true;
@@ -266,22 +354,6 @@ static bool stage_reorder(const struct mo_dnn_conv *conv, struct stage *s, bool 
     bool ok = lib->primitive_create(&s->reorder, pd) == dnnl_success;
     lib->primitive_desc_destroy(pd);
     return ok;
-}
-
-static bool stage_new(const struct mo_dnn_conv *conv, struct stage *s, enum kind kind)
-{
-    cut(s, &conv->d, kind == GRAD_WEIGHT ? MAX_PARTIALS : MAX_SLICES);
-    if (!s->n_slices || !prim_new(conv, kind, s->slice_batch, &s->full))
-        return false;
-    if (s->last_batch != s->slice_batch) {
-        if (!prim_new(conv, kind, s->last_batch, &s->last) ||
-            !conv->lib->memory_desc_equal(&s->full.md[W], &s->last.md[W]))
-            return false;
-    }
-    s->w_bytes = aligned(s->full.bytes[W]);
-    size_t a = s->full.bytes[SCRATCH], b = s->last.primitive ? s->last.bytes[SCRATCH] : 0;
-    s->scratch_each = aligned(a > b ? a : b);
-    return stage_reorder(conv, s, kind == GRAD_WEIGHT) && stage_memory(conv, s);
 }
 
 static void stage_release(const struct mo_onednn *lib, struct stage *s)
@@ -294,11 +366,28 @@ static void stage_release(const struct mo_onednn *lib, struct stage *s)
         lib->memory_destroy(s->user_memory);
     if (s->own_memory)
         lib->memory_destroy(s->own_memory);
-    dnnl_primitive_t all[] = { s->full.primitive, s->last.primitive, s->reorder };
-    for (int i = 0; i < 3; i++)
-        if (all[i])
-            lib->primitive_destroy(all[i]);
+    for (int i = 0; i < s->n_prims; i++)
+        if (s->prims[i].primitive)
+            lib->primitive_destroy(s->prims[i].primitive);
+    if (s->reorder)
+        lib->primitive_destroy(s->reorder);
     *s = (struct stage){ 0 };
+}
+
+static bool stage_new(const struct mo_dnn_conv *conv, struct stage *s, enum kind kind)
+{
+    cut(s, conv, kind, kind == FORWARD);
+    if (!make_prims(conv, s, kind)) {
+        stage_release(conv->lib, s);
+        cut(s, conv, kind, false);
+        if (!make_prims(conv, s, kind))
+            return false;
+    }
+    s->w_bytes = aligned(s->prims[0].bytes[W]);
+    for (int i = 0; i < s->n_prims; i++)
+        if (aligned(s->prims[i].bytes[SCRATCH]) > s->scratch_each)
+            s->scratch_each = aligned(s->prims[i].bytes[SCRATCH]);
+    return stage_reorder(conv, s, kind == GRAD_WEIGHT) && stage_memory(conv, s);
 }
 
 /* The library's own fall-back (2.6) adds a tensor wrongly: it gets a plain convolution then. */
@@ -307,7 +396,10 @@ static bool forward_new(struct mo_dnn_conv *conv)
     struct stage *s = &conv->forward;
     if (!stage_new(conv, s, FORWARD))
         return false;
-    if (!conv->d.adds_residual || !(s->full.is_by_gemm || (s->last.primitive && s->last.is_by_gemm)))
+    bool is_by_gemm = false;
+    for (int i = 0; i < s->n_prims; i++)
+        is_by_gemm |= s->prims[i].is_by_gemm;
+    if (!conv->d.adds_residual || !is_by_gemm)
         return true;
     stage_release(conv->lib, s);
     conv->own_epilogue = true;
@@ -436,12 +528,13 @@ static int arguments(const struct job *j, dnnl_memory_t *memory, dnnl_exec_arg_t
     return n;
 }
 
-static void finish_slice(const struct job *j, size_t first, size_t n_pictures)
+static void finish_slice(const struct job *j, const struct part *part)
 {
     const struct mo_conv_desc *d = &j->conv->d;
-    float *y = (float *)(uintptr_t)j->y + first * j->conv->y_image;
-    const float *residual = j->residual + first * j->conv->y_image;
-    for (size_t i = 0; i < n_pictures * j->conv->y_image; i++)
+    float *y = (float *)(uintptr_t)j->y + part->y;
+    const float *residual = j->residual + part->y;
+    int64_t n = part->batch * part->out_rows * d->out[1] * d->out[2] * d->out_channels;
+    for (int64_t i = 0; i < n; i++)
         y[i] = mo_act(d->act, d->act_lo, d->act_hi, y[i] + residual[i]);
 }
 
@@ -450,24 +543,23 @@ static void run_slice(void *arg, int i)
     const struct job *j = arg;
     struct mo_dnn_conv *conv = j->conv;
     struct stage *s = j->stage;
-    size_t first = (size_t)i * (size_t)s->slice_batch;
+    const struct part *part = &s->parts[i];
     mo_onednn_enter(conv->lib);
     char *partial = j->partial ? j->partial + (size_t)i * j->partial_each : NULL;
-    set(j, i, X, j->x + first * conv->x_image);
-    set(j, i, Y, j->y + first * conv->y_image);
+    set(j, i, X, j->x + part->x);
+    set(j, i, Y, j->y + part->y);
     set(j, i, W, partial ? partial : j->w);
     set(j, i, B, partial ? (const void *)(partial + s->w_bytes) : j->bias);
     if (j->residual)
-        set(j, i, R, j->residual + first * conv->y_image);
+        set(j, i, R, j->residual + part->y);
     set(j, i, SCRATCH, j->scratch + (size_t)i * s->scratch_each);
-    const struct prim *p = i == s->n_slices - 1 && s->last.primitive ? &s->last : &s->full;
     dnnl_exec_arg_t args[N_ROLES + 1];
     int n = arguments(j, s->memory[i], args);
-    if (conv->lib->primitive_execute(p->primitive, conv->streams[i], n, args) != dnnl_success)
+    if (conv->lib->primitive_execute(s->prims[part->prim].primitive, conv->streams[i], n, args) != dnnl_success)
         mo_device_latch(j->dev, "oneDNN could not run a convolution");
     conv->lib->stream_wait(conv->streams[i]);
     if (j->kind == FORWARD && conv->own_epilogue)
-        finish_slice(j, first, (size_t)(i == s->n_slices - 1 ? s->last_batch : s->slice_batch));
+        finish_slice(j, part);
 }
 
 /* The weights in the layout of the stage: packed, as they are, or reordered into scratch. */
@@ -538,7 +630,7 @@ void mo_dnn_conv_grad_weight(struct mo_device *dev, struct mo_dnn_conv *conv, co
     if (s->reorder)
         reorder(conv, s, true, scratch, dw);
     else
-        memcpy(dw, scratch, s->full.bytes[W]);
+        memcpy(dw, scratch, s->prims[0].bytes[W]);
     if (dbias)
         memcpy(dbias, (char *)scratch + s->w_bytes, (size_t)conv->d.out_channels * sizeof(float));
 }

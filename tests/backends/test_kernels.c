@@ -10,7 +10,7 @@
 #include "lib/base/base.h"
 
 #define MAX_ELEMS 200000
-#define N_ROUNDS 12
+#define N_ROUNDS 16
 
 /* One kernel called with the same operands through `be`; results go to out[0..n_out). */
 struct bench {
@@ -85,9 +85,14 @@ static void case_gemm_batched(struct bench *b)
 static struct mo_conv_desc random_conv(struct bench *b)
 {
     struct mo_conv_desc d = { .n_spatial = (int)pick(b, 1, 3), .batch = pick(b, 1, 9), .groups = 1 };
-    int kind = (int)pick(b, 0, 4);
-    d.in_channels = kind == 0 ? 1 : kind == 1 ? 3 : pick(b, 1, 33);
-    d.out_channels = pick(b, 1, 40);
+    int kind = (int)pick(b, 0, 5);
+    bool is_large = kind == 5;      /* few pictures, enough work to be cut */
+    d.in_channels = kind == 0 ? 1 : kind == 1 ? 3 : is_large ? 24 : pick(b, 1, 33);
+    d.out_channels = is_large ? 48 : pick(b, 1, 40);
+    if (is_large) {
+        d.n_spatial = 2;
+        d.batch = pick(b, 1, 3);
+    }
     if (kind == 4) {
         d.groups = d.in_channels;
         d.out_channels = d.in_channels * pick(b, 1, 2);
@@ -104,7 +109,7 @@ static struct mo_conv_desc random_conv(struct bench *b)
         d.pad_begin[i] = used ? pick(b, 0, (int)d.kernel[i] - 1) : 0;
         d.pad_end[i] = used ? pick(b, 0, (int)d.kernel[i] - 1) : 0;
         int64_t reach = (d.kernel[i] - 1) * d.dilation[i] + 1;
-        d.in[i] = used ? reach + pick(b, 0, d.n_spatial == 3 ? 4 : 12) : 1;
+        d.in[i] = used ? reach + (is_large ? pick(b, 15, 40) : pick(b, 0, d.n_spatial == 3 ? 4 : 12)) : 1;
         d.out[i] = (d.in[i] + d.pad_begin[i] + d.pad_end[i] - reach) / d.stride[i] + 1;
     }
     return d;
