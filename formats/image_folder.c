@@ -2,7 +2,8 @@
  *
  * FOLDER may have train/ and one of test/, val/ or validation/ with the classes in them. Files are decoded when they
  * are asked for; decoded pictures are kept while they fit a cache. Pictures are grey when the first of every class is,
- * else RGB; channels= says otherwise. EXIF turns are not applied. */
+ * else RGB; channels= says otherwise. EXIF turns are not applied. A folder of pictures without sub-folders has no labels:
+ * enough for calibration. */
 #include "formats/image_decode.h"
 #include "formats/sources.h"
 
@@ -32,6 +33,7 @@ struct folder {
     struct mo_arena arena;
     const char *root;
     struct names class_names;           /* in the order of their labels */
+    bool is_flat;                       /* no sub-folders: pictures without labels */
     struct entry *entry;
     size_t n_entries, room;
     uint64_t max_pixels;
@@ -185,12 +187,25 @@ static enum mopt_status list_classes(struct mopt_ctx *ctx, struct folder *f, con
     return MOPT_OK;
 }
 
+/* Pictures without classes, for calibration. */
+static enum mopt_status list_flat(struct mopt_ctx *ctx, struct folder *f)
+{
+    f->is_flat = true;
+    MO_TRY(add_name(ctx, &f->arena, &f->class_names, "."));
+    enum mopt_status s = list_class(ctx, f, ".", 0);
+    if (s == MOPT_DATA && !f->n_entries) {
+        mopt_clear(ctx);
+        return mo_fail(ctx, MOPT_DATA, "%s: has neither sub-folders, each a class, nor images", f->root);
+    }
+    return s;
+}
+
 static enum mopt_status list_all(struct mopt_ctx *ctx, struct folder *f, const char *schema)
 {
     struct names there = {0};
     enum mopt_status s = list(ctx, &f->arena, f->root, true, &there);
     if (!s && !there.n)
-        s = mo_fail(ctx, MOPT_DATA, "%s: has no sub-folders; each is a class", f->root);
+        return list_flat(ctx, f);
     if (!s && there.n > MAX_CLASSES)
         s = mo_fail(ctx, MOPT_LIMIT, "%s: has more than %d sub-folders", f->root, MAX_CLASSES);
     if (!s && schema)
@@ -348,17 +363,19 @@ static enum mopt_status describe(struct mopt_ctx *ctx, struct folder *f, const s
     MO_TRY(mo_spec_choice(ctx, spec, "channels", "auto|1|3", 0, &channels));
     base->channels = channels == 1 || (!channels && is_grey(f)) ? GREY : RGB;
     base->n_samples = f->n_entries;
-    base->target = MO_TARGET_CLASS;
-    base->n_classes = (int)f->class_names.n;
-    base->class_names = (const char **)f->class_names.item;
-    base->label = label_of;
+    if (!f->is_flat) {
+        base->target = MO_TARGET_CLASS;
+        base->n_classes = (int)f->class_names.n;
+        base->class_names = (const char **)f->class_names.item;
+        base->label = label_of;
+    }
     f->cache = mo_mem_new(MO_MAX(f->n_entries, (size_t)1), sizeof *f->cache);
     if (!f->cache)
         return mo_no_memory(ctx, f->n_entries * sizeof *f->cache, "pictures");
     uint64_t limit = ctx->max_memory_bytes ? ctx->max_memory_bytes : UINT64_MAX;
     f->max_pixels = MO_MIN(limit / 16, MAX_PIXELS);
     atomic_store(&f->cache_left, (size_t)MO_MIN(limit / 8, (uint64_t)CACHE_BYTES));
-    return write_schema(ctx, f);
+    return f->is_flat ? MOPT_OK : write_schema(ctx, f);
 }
 
 /* The folder with the classes of that part; NULL where there is no such part. */

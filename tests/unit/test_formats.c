@@ -738,7 +738,12 @@ START_TEST(test_image_folder)
     s->close(s);
     rig_text(&rig, "train/ant/readme.txt", "no picture");
     refused(rig_spec(&rig, "imagefolder", ""), MOPT_DATA, "train/ant: the class folder has no image");
-    refused(rig_spec(&rig, "imagefolder", "train/cat"), MOPT_DATA, "has no sub-folders");
+    s = opened(rig_spec(&rig, "imagefolder", "train/cat")); /* no sub-folders: pictures without labels */
+    ck_assert_uint_eq(s->n_samples, 3);
+    ck_assert_int_eq(s->target, MO_TARGET_NONE);
+    ck_assert_int_eq(sample_of(s, 2).height, 10);
+    s->close(s);
+    refused(rig_spec(&rig, "imagefolder", "train/ant"), MOPT_DATA, "has neither sub-folders, each a class, nor images");
 }
 END_TEST
 
