@@ -548,20 +548,27 @@ static enum mopt_status run_rounds(struct cutting *c)
     return audit(c, is_dry ? "would be cut" : "cut");
 }
 
-/* Whether some weighted node takes a weight that other nodes compute from constants. */
+/* Made from constants, but by an operator that nothing can be cut through (ConstantOfShape): not a Reshape of a weight. */
+static bool is_made_up(const struct mo_graph *g, const struct mo_node *n)
+{
+    bool has_float = false;
+    for (uint32_t k = 0; k < n->n_in; k++) {
+        const struct mo_value *v = mo_in(g, n, k);
+        if (v && !v->data)
+            return false;
+        has_float = has_float || (v && mo_dtype_is_float(v->dtype));
+    }
+    return !has_float || !n->op || !n->op->couple;
+}
+
+/* Whether some weighted node takes a weight that is there only once nodes have computed it. */
 static bool has_computed_weights(const struct mo_graph *g)
 {
     for (mo_node_id i = 0; i < g->n_nodes; i++) {
         const struct mo_node *n = &g->nodes[i];
         for (uint32_t k = 0; n->op && k < n->n_in && k < 32; k++) {
             const struct mo_value *v = n->op->params_in >> k & 1 ? mo_in(g, n, k) : NULL;
-            if (!v || v->data || v->producer == MO_NONE)
-                continue;
-            const struct mo_node *maker_node = &g->nodes[v->producer];
-            bool all = true;
-            for (uint32_t j = 0; j < maker_node->n_in; j++)
-                all = all && (maker_node->in[j] == MO_NONE || g->values[maker_node->in[j]].data);
-            if (all)
+            if (v && !v->data && v->producer != MO_NONE && is_made_up(g, &g->nodes[v->producer]))
                 return true;
         }
     }
