@@ -386,7 +386,7 @@ START_TEST(what_is_refused)
         { { "amount", "0.5", "ramp", "cubic" }, MOPT_USAGE, "needs data" },
         { { "structured", "true", "target", "params=10" }, MOPT_FAILED, "cannot be reached" },
         { { "target", "params=10" }, MOPT_FAILED, "cannot be reached" },
-        { { "amount", "0.5", "only", "nothing*" }, MOPT_UNSUPPORTED, "no weight" },
+        { { "amount", "0.5", "only", "nothing*" }, MOPT_USAGE, "matches no layer" },
     };
     for (size_t i = 0; i < MO_COUNT(cases); i++) {
         make_mlp();
