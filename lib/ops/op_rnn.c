@@ -132,7 +132,8 @@ static enum mopt_status infer_as(struct mopt_ctx *ctx, struct mo_graph *g, struc
     const struct mo_value *x = mo_in(g, n, IN_X), *r = mo_in(g, n, IN_R);
     p->kind = kind;
     MO_TRY(read_attrs(ctx, n, p));
-    if (x->dtype != MO_F32 && x->dtype != MO_UNDEFINED)
+    /* half precision is widened before it runs */
+    if (x->dtype != MO_F32 && x->dtype != MO_F16 && x->dtype != MO_BF16 && x->dtype != MO_UNDEFINED)
         return mo_fail(ctx, MOPT_UNSUPPORTED, "an input of %s, float32 would do", mo_dtype_name(x->dtype));
     bool is_known = x->shape.rank == 3;
     if (x->shape.rank != MO_UNKNOWN && !is_known)

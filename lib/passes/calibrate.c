@@ -90,6 +90,30 @@ static enum mopt_status all_batches(struct mo_job *job, struct watcher *w, struc
     return status;
 }
 
+/* Where the elements of v come from unchanged: views and transpositions may vanish when the graph is lowered. */
+static mo_value_id origin(const struct mo_graph *g, mo_value_id v)
+{
+    while (g->values[v].producer != MO_NONE) {
+        const struct mo_node *n = &g->nodes[g->values[v].producer];
+        if (!n->op || !(n->op->flags & MO_OP_VIEW || mo_node_is(n, "Transpose")) || n->in[0] == MO_NONE)
+            break;
+        v = n->in[0];
+    }
+    return v;
+}
+
+/* Histogram i watches values[i], or is to be copied from an earlier one with the same origin. */
+static void assign(struct watcher *w, const mo_value_id *values, uint32_t n_values)
+{
+    for (uint32_t v = 0; v < w->g->n_values; v++)
+        w->index[v] = -1;
+    for (uint32_t i = 0; i < n_values; i++) {
+        mo_value_id from = origin(w->g, values[i]);
+        if (w->index[from] < 0)
+            w->index[from] = (int32_t)i;
+    }
+}
+
 enum mopt_status mo_calibrate(struct mo_job *job, const struct mo_graph *g, const mo_value_id *values,
                               uint32_t n_values, const struct mo_calibrate_options *options,
                               struct mo_histogram *hist, size_t *n_samples)
@@ -101,10 +125,7 @@ enum mopt_status mo_calibrate(struct mo_job *job, const struct mo_graph *g, cons
     w.seen = mo_arena_new(job->scratch, MO_MAX(g->n_values, 1u), sizeof *w.seen);
     if (!w.index || !w.seen)
         return mo_no_memory(job->ctx, g->n_values * sizeof *w.index, "calibration");
-    for (uint32_t v = 0; v < g->n_values; v++)
-        w.index[v] = -1;
-    for (uint32_t i = 0; i < n_values; i++)
-        w.index[values[i]] = (int32_t)i;
+    assign(&w, values, n_values);
     MO_TRY(mo_run_new(job->ctx, g, &run_options, &run));
     enum mopt_status status = mo_histogram_scratch_new(run->be, run->dev, &w.scratch)
                                   ? MOPT_OK : mo_no_memory(job->ctx, sizeof *hist, "a histogram");
@@ -116,8 +137,12 @@ enum mopt_status mo_calibrate(struct mo_job *job, const struct mo_graph *g, cons
     mo_run_free(run);
     if (!status && !*n_samples)
         status = mo_fail(job->ctx, MOPT_DATA, "the data has no sample to calibrate with");
-    for (uint32_t i = 0; i < n_values && !status; i++)
+    for (uint32_t i = 0; i < n_values && !status; i++) {
+        uint32_t first = (uint32_t)w.index[origin(g, values[i])];
+        if (first != i)
+            hist[i] = hist[first];
         if (!hist[i].n)
             status = mo_fail(job->ctx, MOPT_FAILED, "value '%s' was not seen in calibration", g->values[values[i]].name);
+    }
     return status;
 }

@@ -37,6 +37,9 @@ struct mo_quant_form mo_quant_form(const struct mo_quantize_options *options);
 
 /* ---- preparing ---------------------------------------------------------------------- */
 
+/* A constant that folding may make is at most this large. */
+#define MO_QUANT_FOLD_BYTES ((size_t)256 << 20)
+
 struct mo_prepared { uint32_t n_batchnorm, n_bias, n_gemm, n_pool, n_identity; };
 /* Exact rewrites: constants folded, initializers no longer graph inputs, Identity and Dropout dropped, BatchNormalization
  * and constant Mul/Add folded into the Conv or Gemm before, MatMul and Add into Gemm, alpha and beta of Gemm into its

@@ -8,6 +8,7 @@
  *   MatMul and a constant Add become Gemm where both operands are matrices *
  *   alpha and beta of Gemm go into its constants, a bias of one row becomes a vector *
  *   Relu behind MaxPool goes before it; zero Pad goes into the Conv behind it *
+ *   Sum of two becomes Add
  *   ReduceMean over height and width becomes GlobalAveragePool
  *
  * A rewrite needs that nobody else reads the value in between. */
@@ -16,8 +17,6 @@
 
 #include <math.h>
 #include <string.h>
-
-#define FOLD_CAP_BYTES ((size_t)256 << 20)
 
 struct prep { struct mopt_ctx *ctx; struct mo_graph *g; struct mo_prepared *done; bool changed; };
 
@@ -109,6 +108,10 @@ static enum mopt_status rewrite(struct prep *p, mo_node_id i)
         return shared(p, mo_rewrite_pad, i, &others);
     if (mo_node_is(n, "ReduceMean"))
         return make_pool(p, i);
+    if (mo_node_is(n, "Sum") && n->n_in == 2 && p->g->opset >= 8) {
+        p->g->nodes[i].type = "Add";
+        return mo_graph_index(p->ctx, p->g);
+    }
     return MOPT_OK;
 }
 
@@ -136,7 +139,7 @@ enum mopt_status mo_quant_prepare(struct mopt_ctx *ctx, struct mopt_model *model
     mo_quant_free_initializers(model);
     MO_TRY(mo_graph_index(ctx, p.g));
     MO_TRY(mo_infer(ctx, p.g, NULL, 0));
-    MO_TRY(mo_fold_constants(ctx, p.g, FOLD_CAP_BYTES));
+    MO_TRY(mo_fold_constants(ctx, p.g, MO_QUANT_FOLD_BYTES));
     mo_graph_sweep(p.g);
     while (p.changed) {
         p.changed = false;
