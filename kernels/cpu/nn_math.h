@@ -28,6 +28,12 @@ NN_INLINE int32_t nn_bits(float x)
     return bits;
 }
 
+/* 2^n for -127 < n < 128; any n, which NaN gives, is no harm */
+NN_INLINE float nn_pow2(int32_t n)
+{
+    return nn_float((int32_t)((uint32_t)(n + 127) << 23));
+}
+
 /* x = n ln 2 + r, |r| <= ln 2 / 2, for |x| < 2^20. Adding 1.5 * 2^23 rounds to an integer, which
  * then stands in the low bits; unlike a conversion it is defined for NaN too. */
 NN_INLINE float nn_reduce(float x, int32_t *n)
@@ -57,7 +63,7 @@ NN_INLINE float nn_exp(float x)
     int32_t n;
     float r = nn_reduce(c, &n);
     int32_t half = n >> 1;      /* two factors, because 2^128 and 2^-150 are no floats */
-    return (1.0f + nn_expm1_small(r)) * nn_float((half + 127) << 23) * nn_float((n - half + 127) << 23);
+    return (1.0f + nn_expm1_small(r)) * nn_pow2(half) * nn_pow2(n - half);
 }
 
 /* exp(x) - 1, accurate near 0 too; for x <= 88 */
@@ -66,7 +72,7 @@ NN_INLINE float nn_expm1(float x)
     float c = x < -60.0f ? -60.0f : x;
     int32_t n;
     float r = nn_reduce(c, &n);
-    float two_n = nn_float((n + 127) << 23);
+    float two_n = nn_pow2(n);
     return two_n * nn_expm1_small(r) + (two_n - 1.0f);
 }
 
@@ -88,9 +94,10 @@ NN_INLINE float nn_log_near_1(float f, float k)
 NN_INLINE float nn_log(float x)
 {
     float s = x < 1.17549435e-38f ? x * 33554432.0f : x;                    /* subnormals: times 2^25 */
-    int32_t bits = nn_bits(s), e = (bits - 0x3f3504f3) >> 23;               /* 0x3f3504f3: sqrt(1/2) */
+    uint32_t bits = (uint32_t)nn_bits(s);
+    int32_t e = (int32_t)(bits - 0x3f3504f3u) >> 23;                        /* 0x3f3504f3: sqrt(1/2) */
     float k = (float)e - (x < 1.17549435e-38f ? 25.0f : 0.0f);
-    float y = nn_log_near_1(nn_float(bits - e * (1 << 23)) - 1.0f, k);
+    float y = nn_log_near_1(nn_float((int32_t)(bits - ((uint32_t)e << 23))) - 1.0f, k);
     y = x == INFINITY ? x : y;
     y = x == 0.0f ? -INFINITY : y;
     return x < 0.0f || x != x ? NAN : y;

@@ -24,6 +24,8 @@
 void mo_ref_fill(struct mo_device *dev, size_t elem_bytes, size_t n, const void *value, void *y)
 {
     (void)dev;
+    if (!n)
+        return;
     switch (elem_bytes) {
     case 1: memset(y, *(const unsigned char *)value, n); break;
     case 2: FILL(uint16_t)

@@ -213,7 +213,12 @@ static enum mopt_status refuse(struct mo_run *r, const struct mo_node *n)
     const struct attention *p = n->params;
     const struct mo_value *mask = mo_in(r->graph, n, MASK);
     bool trains = mo_run_wants_grad(r, n, Q) || mo_run_wants_grad(r, n, K) || mo_run_wants_grad(r, n, V);
-    MO_TRY(mo_prepare_float32(r, n));
+    for (uint32_t i = 0; i < n->n_in; i++) {
+        const struct mo_value *v = mo_in(r->graph, n, i);
+        if (v && v->dtype != MO_F32 && i != MASK && i != KV_LENGTHS)
+            return mo_fail(r->ctx, MOPT_UNSUPPORTED, "input %u is %s, it is computed for float32 only", i,
+                           mo_dtype_name(v->dtype));
+    }
     if (has_past(r, n) && trains)
         return mo_fail(r->ctx, MOPT_UNSUPPORTED, "it is not trained with past keys and values");
     if (mask && mask->dtype != MO_F32 && mask->dtype != MO_BOOL)

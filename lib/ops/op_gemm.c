@@ -74,14 +74,6 @@ static enum mopt_status infer(struct mopt_ctx *ctx, struct mo_graph *g, struct m
     return MOPT_OK;
 }
 
-static enum mopt_status prepare(struct mo_run *r, const struct mo_node *n)
-{
-    enum mo_dtype dtype = mo_in(r->graph, n, 0)->dtype;
-    if (dtype != MO_F32)
-        return mo_fail(r->ctx, MOPT_UNSUPPORTED, "it is not computed for %s", mo_dtype_name(dtype));
-    return mo_prepare_float32(r, n);
-}
-
 static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
 {
     const struct gemm *p = n->params;
@@ -206,7 +198,7 @@ const struct mo_op mo_op_gemm = {
     .flags = MO_OP_ADDS_GRAD,
     .params_bytes = sizeof(struct gemm),
     .infer = infer,
-    .prepare = prepare,
+    .prepare = mo_prepare_float32,
     .forward = forward,
     .backward = backward,
     .macs = macs,

@@ -164,9 +164,7 @@ static bool fill_plan(struct mo_run *r, const struct mo_node *n, struct plan *p)
 
 static enum mopt_status prepare(struct mo_run *r, const struct mo_node *n)
 {
-    enum mo_dtype dtype = mo_in(r->graph, n, 0)->dtype;
-    if (dtype != MO_F32)
-        return mo_fail(r->ctx, MOPT_UNSUPPORTED, "it is not computed for %s", mo_dtype_name(dtype));
+    MO_TRY(mo_prepare_float32(r, n));
     struct plan *p = mo_mem_new(1, sizeof *p);
     if (p && fill_plan(r, n, p)) {
         *mo_run_handle(r, n) = p;

@@ -224,7 +224,7 @@ const struct mo_op mo_op_dynamic_quantize_linear = {
     .type = "DynamicQuantizeLinear",
     .since_opset = 11,
     .min_in = 1, .max_in = 1, .min_out = 3, .max_out = 3,
-    .infer = infer_dynamic, .forward = forward_dynamic,
+    .infer = infer_dynamic, .prepare = mo_prepare_float32, .forward = forward_dynamic,
     .macs = mo_macs_zero,
     .scratch_bytes = scratch_dynamic,
 };

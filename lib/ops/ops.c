@@ -115,8 +115,8 @@ enum mopt_status mo_prepare_float32(struct mo_run *r, const struct mo_node *n)
 {
     for (uint32_t i = 0; i < n->n_in; i++) {
         const struct mo_value *v = mo_in(r->graph, n, i);
-        if (v && mo_dtype_is_float(v->dtype) && v->dtype != MO_F32)
-            return mo_fail(r->ctx, MOPT_UNSUPPORTED, "input %u is %s, it is computed in float32 only", i,
+        if (v && v->dtype != MO_F32)
+            return mo_fail(r->ctx, MOPT_UNSUPPORTED, "input %u is %s, it is computed for float32 only", i,
                            mo_dtype_name(v->dtype));
     }
     return MOPT_OK;

@@ -16,7 +16,7 @@ void mo_couple_image(struct mo_couple *c, const struct mo_graph *g, const struct
 /* The id of a node of g. */
 mo_node_id mo_node_id_of(const struct mo_graph *g, const struct mo_node *n);
 
-/* prepare: refuses floating-point inputs that are not float32, because the kernels have nothing else. */
+/* prepare: refuses inputs that are not float32, because the kernels have nothing else. */
 enum mopt_status mo_prepare_float32(struct mo_run *r, const struct mo_node *n);
 
 /* The product, or MO_UNKNOWN when a factor is unknown or it overflows. */
