@@ -140,12 +140,12 @@ static const struct mo_node *sole_reader(const struct mo_graph *g, const struct 
     return &g->nodes[user];
 }
 
-/* A convolution of few products a sum (one channel, 3x3 or 5x5) whose result is pooled at once. Runtimes are slow at
+/* A convolution of few products a sum (one channel 5x5, three 3x3) whose result is pooled at once. Runtimes are slow at
  * it in 8 bits, since gathering the bytes is all the work: in ONNX Runtime the first layer of LeNet-5 takes five times
  * as long as in float, half of the whole net's time. Pooled, its result is small enough to be quantized after. */
 static bool is_stem(const struct planner *p, const struct mo_node *n)
 {
-    enum { FEW_PRODUCTS = 25 };
+    enum { FEW_PRODUCTS = 32 };
     if (!p->form->float_stem || !mo_node_is(n, "Conv") || !mo_quant_has_weight(p->g, n))
         return false;
     const struct mo_value *w = mo_in(p->g, n, 1);
