@@ -14,7 +14,8 @@ for family, (shape, extra) in families.items():
     mopt("prune", path, "--structured", "--target", "macs=0.6x", "-o", f"{family}.small.onnx", "--measure", 0)
     print(family, "shrunk", agree(f"{family}.small.onnx"))
     mopt("quantize", path, "--weight-only", "int8", "-o", f"{family}.w8.onnx", "--measure", 0)
-    print(family, "weight-only", agree(f"{family}.w8.onnx"))
+    # its fusion of an int8 weight with MatMul rounds the activations to 8 bits too (0.3 % in the transformer)
+    print(family, "weight-only", agree(f"{family}.w8.onnx", plain=True))
     mopt("quantize", path, "--fp16", "-o", f"{family}.fp16.onnx", "--measure", 0)
     print(family, "fp16", agree(f"{family}.fp16.onnx", tolerance=2e-2))
 

@@ -25,8 +25,11 @@ def report(*args):
     return json.loads(mopt(*args, "--json"))
 
 
-def session(path, threads=1):
+def session(path, threads=1, plain=False):
+    """plain: ONNX Runtime's operators one by one, without its fusions."""
     options = ort.SessionOptions()
+    if plain:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -69,9 +72,11 @@ def infer(path, feeds, names):
         return [np.load(f"{folder}/y{i}.npy") for i in range(len(names))]
 
 
-def agree(path, tolerance=1e-4, batch=2):
+def agree(path, tolerance=1e-4, batch=2, plain=False):
     """mopt and ONNX Runtime give the same outputs, relative to each output's scale; the worst difference."""
     s = check(path)
+    if plain:
+        s = session(path, plain=True)
     feeds = sample(s, batch)
     names = [y.name for y in s.get_outputs()]
     theirs, ours = s.run(None, feeds), infer(path, feeds, names)
