@@ -10,7 +10,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     struct mopt_ctx *ctx = mopt_open("cpu", 1);
     if (!ctx)
         return 0;
-    mopt_limit_memory(ctx, 256 << 20);
+    if (mopt_configure(ctx, NULL, 0, 256 << 20))
+        abort();
     struct mopt_model *m, *copy;
     uint64_t bytes;
     if (mopt_model_parse(ctx, data, n, &m)) {
