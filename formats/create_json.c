@@ -19,7 +19,8 @@ static enum mopt_status whole(struct reader *r, const cJSON *item, int64_t least
 {
     if (!cJSON_IsNumber(item) || item->valuedouble != floor(item->valuedouble) || item->valuedouble < (double)least ||
         item->valuedouble > INT32_MAX)
-        return mo_fail(r->ctx, MOPT_USAGE, "'%s' is not a whole number from %lld on", item->string ? item->string : "item",
+        return mo_fail(r->ctx, MOPT_USAGE, "'%s' is not a whole number from %lld on",
+                       item->string ? item->string : "item",
                        (long long)least);
     *x = (int64_t)item->valuedouble;
     return MOPT_OK;

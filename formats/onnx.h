@@ -17,16 +17,6 @@
 /* Messages within messages that a file may have; a subgraph takes three. */
 #define MO_ONNX_MAX_DEPTH 64
 
-typedef MoOnnx__TensorProto pb_tensor;
-typedef MoOnnx__AttributeProto pb_attr;
-typedef MoOnnx__NodeProto pb_node;
-typedef MoOnnx__GraphProto pb_graph;
-typedef MoOnnx__ModelProto pb_model;
-typedef MoOnnx__ValueInfoProto pb_info;
-typedef MoOnnx__TypeProto pb_type;
-typedef MoOnnx__TensorShapeProto__Dimension pb_dim;
-typedef MoOnnx__StringStringEntryProto pb_pair;
-
 struct mo_onnx_external;
 
 /* A model being read. */
@@ -55,16 +45,17 @@ MOPT_MUST_CHECK enum mopt_status mo_onnx_keep(struct mo_onnx_in *in, const Proto
 
 /* onnx_read_tensor.c. Fills the tensor; *owner is HEAP where data is new memory, which happens only
  * when may_own: otherwise what cannot be borrowed is copied into the arena. */
-MOPT_MUST_CHECK enum mopt_status mo_onnx_tensor(struct mo_onnx_in *in, pb_tensor *t, bool may_own,
+MOPT_MUST_CHECK enum mopt_status mo_onnx_tensor(struct mo_onnx_in *in, MoOnnx__TensorProto *t, bool may_own,
                                                 struct mo_tensor_const *tensor, enum mo_data_owner *owner);
 
 /* onnx_external.c: n_bytes of the tensor's external file; refused when they are not all there. */
-MOPT_MUST_CHECK enum mopt_status mo_onnx_external_data(struct mo_onnx_in *in, const pb_tensor *t, size_t n_bytes,
+MOPT_MUST_CHECK enum mopt_status mo_onnx_external_data(struct mo_onnx_in *in, const MoOnnx__TensorProto *t,
+                                                       size_t n_bytes,
                                                        const uint8_t **data);
 void mo_onnx_external_release(struct mo_onnx_external *externals);
 
 /* onnx_read_info.c: the ValueInfoProto of a value. */
-MOPT_MUST_CHECK enum mopt_status mo_onnx_info(struct mo_onnx_in *in, pb_info *info, struct mo_value *v);
+MOPT_MUST_CHECK enum mopt_status mo_onnx_info(struct mo_onnx_in *in, MoOnnx__ValueInfoProto *info, struct mo_value *v);
 
 /* onnx_read_graph.c: names of the graphs around, innermost first, and what a node's subgraphs took from them. */
 struct mo_onnx_scope {
@@ -74,10 +65,10 @@ struct mo_onnx_scope {
     mo_value_id *captures;              /* of the node being read */
     uint32_t n_captures, cap_captures;
 };
-MOPT_MUST_CHECK enum mopt_status mo_onnx_graph(struct mo_onnx_in *in, pb_graph *p, struct mo_graph *g,
+MOPT_MUST_CHECK enum mopt_status mo_onnx_graph(struct mo_onnx_in *in, MoOnnx__GraphProto *p, struct mo_graph *g,
                                                struct mo_onnx_scope *up);
 /* onnx_read_attr.c */
-MOPT_MUST_CHECK enum mopt_status mo_onnx_attr(struct mo_onnx_in *in, pb_attr *p, struct mo_attr *a,
+MOPT_MUST_CHECK enum mopt_status mo_onnx_attr(struct mo_onnx_in *in, MoOnnx__AttributeProto *p, struct mo_attr *a,
                                               struct mo_onnx_scope *scope);
 /* The elements of a Constant node become data of its output. */
 MOPT_MUST_CHECK enum mopt_status mo_onnx_constant(struct mo_onnx_in *in, struct mo_graph *g, struct mo_node *n);

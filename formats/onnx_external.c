@@ -141,7 +141,7 @@ static bool parse_bytes(const char *text, uint64_t *x)
 
 struct place { const char *location; uint64_t offset, length; bool has_length; };
 
-static enum mopt_status parse_place(struct mo_onnx_in *in, const pb_tensor *t, struct place *place)
+static enum mopt_status parse_place(struct mo_onnx_in *in, const MoOnnx__TensorProto *t, struct place *place)
 {
     *place = (struct place){ 0 };
     for (size_t i = 0; i < t->n_external_data; i++) {
@@ -162,7 +162,8 @@ static enum mopt_status parse_place(struct mo_onnx_in *in, const pb_tensor *t, s
     return MOPT_OK;
 }
 
-static enum mopt_status find_data(struct mo_onnx_in *in, const pb_tensor *t, size_t n_bytes, const uint8_t **data)
+static enum mopt_status find_data(struct mo_onnx_in *in, const MoOnnx__TensorProto *t, size_t n_bytes,
+                                  const uint8_t **data)
 {
     struct place place;
     struct mo_onnx_external *e;
@@ -174,14 +175,16 @@ static enum mopt_status find_data(struct mo_onnx_in *in, const pb_tensor *t, siz
                        (unsigned long long)place.length, n_bytes);
     MO_TRY(map_external(in, place.location, &e));
     if (place.offset > e->map.n_bytes || n_bytes > e->map.n_bytes - place.offset)
-        return mo_fail(in->ctx, MOPT_UNSUPPORTED, "external data '%s' ends at byte %zu; bytes %llu to %llu are asked for",
+        return mo_fail(in->ctx, MOPT_UNSUPPORTED,
+                       "external data '%s' ends at byte %zu; bytes %llu to %llu are asked for",
                        place.location, e->map.n_bytes, (unsigned long long)place.offset,
                        (unsigned long long)place.offset + n_bytes);
     *data = e->map.bytes + place.offset;
     return MOPT_OK;
 }
 
-enum mopt_status mo_onnx_external_data(struct mo_onnx_in *in, const pb_tensor *t, size_t n_bytes, const uint8_t **data)
+enum mopt_status mo_onnx_external_data(struct mo_onnx_in *in, const MoOnnx__TensorProto *t, size_t n_bytes,
+                                       const uint8_t **data)
 {
     enum mopt_status status = find_data(in, t, n_bytes, data);
     if (status)

@@ -9,7 +9,7 @@
 
 enum { IR_OLDEST = 3, IR_NEWEST = 13 };
 
-static enum mopt_status read_imports(struct mo_onnx_in *in, struct mopt_model *m, const pb_model *p)
+static enum mopt_status read_imports(struct mo_onnx_in *in, struct mopt_model *m, const MoOnnx__ModelProto *p)
 {
     m->imports = mo_arena_new(in->arena, p->n_opset_import + 1, sizeof *m->imports);
     if (!m->imports)
@@ -25,20 +25,20 @@ static enum mopt_status read_imports(struct mo_onnx_in *in, struct mopt_model *m
     return MOPT_OK;
 }
 
-static enum mopt_status read_metadata(struct mo_onnx_in *in, struct mopt_model *m, const pb_model *p)
+static enum mopt_status read_metadata(struct mo_onnx_in *in, struct mopt_model *m, const MoOnnx__ModelProto *p)
 {
     m->metadata = mo_arena_new(in->arena, p->n_metadata_props + 1, sizeof *m->metadata);
     if (!m->metadata)
         return mo_no_memory(in->ctx, p->n_metadata_props * sizeof *m->metadata, "metadata");
     for (size_t i = 0; i < p->n_metadata_props; i++) {
-        const pb_pair *pair = p->metadata_props[i];
+        const MoOnnx__StringStringEntryProto *pair = p->metadata_props[i];
         m->metadata[m->n_metadata++] =
             (struct mo_meta){ pair->key ? pair->key : "", pair->value ? pair->value : "" };
     }
     return MOPT_OK;
 }
 
-static enum mopt_status read_head(struct mo_onnx_in *in, struct mopt_model *m, const pb_model *p)
+static enum mopt_status read_head(struct mo_onnx_in *in, struct mopt_model *m, const MoOnnx__ModelProto *p)
 {
     if (!p->has_ir_version || !p->graph)
         return mo_fail(in->ctx, MOPT_UNSUPPORTED, "not an ONNX model: it has no %s",
@@ -76,7 +76,7 @@ static enum mopt_status read_model(struct mo_onnx_in *in, struct mopt_model *m)
 {
     ProtobufCMessage *message;
     MO_TRY(mo_onnx_unpack(in, &mo_onnx__model_proto__descriptor, &message));
-    pb_model *p = (pb_model *)message;
+    MoOnnx__ModelProto *p = (MoOnnx__ModelProto *)message;
     MO_TRY(read_head(in, m, p));
     MO_TRY(mo_onnx_graph(in, p->graph, &m->graph, NULL));
     MO_TRY(refuse_internal(in->ctx, &m->graph));

@@ -6,7 +6,7 @@
 enum { TYPE_SPARSE_TENSOR = 11, TYPE_SPARSE_TENSORS = 12, TYPE_TYPE_PROTO = 13, TYPE_TYPE_PROTOS = 14 };
 
 /* Before IR 3 writers left the type out: the field that is there tells it. */
-static int kind_of(const pb_attr *p)
+static int kind_of(const MoOnnx__AttributeProto *p)
 {
     if (p->ref_attr_name && p->ref_attr_name[0])
         return MO_ATTR_OTHER;
@@ -25,7 +25,7 @@ static enum mopt_status read_text(struct mo_onnx_in *in, const ProtobufCBinaryDa
     return *text ? MOPT_OK : mo_no_memory(in->ctx, s->len, "an attribute");
 }
 
-static enum mopt_status read_texts(struct mo_onnx_in *in, const pb_attr *p, struct mo_attr *a)
+static enum mopt_status read_texts(struct mo_onnx_in *in, const MoOnnx__AttributeProto *p, struct mo_attr *a)
 {
     const char **texts = mo_arena_new(in->arena, p->n_strings + 1, sizeof *texts);
     size_t *lengths = mo_arena_new(in->arena, p->n_strings + 1, sizeof *lengths);
@@ -39,7 +39,7 @@ static enum mopt_status read_texts(struct mo_onnx_in *in, const pb_attr *p, stru
     return MOPT_OK;
 }
 
-static enum mopt_status read_tensors(struct mo_onnx_in *in, pb_tensor **p, size_t n, struct mo_attr *a)
+static enum mopt_status read_tensors(struct mo_onnx_in *in, MoOnnx__TensorProto **p, size_t n, struct mo_attr *a)
 {
     enum mo_data_owner owner;
     a->tensors = mo_arena_new(in->arena, n + 1, sizeof *a->tensors);
@@ -50,7 +50,7 @@ static enum mopt_status read_tensors(struct mo_onnx_in *in, pb_tensor **p, size_
     return MOPT_OK;
 }
 
-static enum mopt_status read_graphs(struct mo_onnx_in *in, pb_graph **p, size_t n, struct mo_attr *a,
+static enum mopt_status read_graphs(struct mo_onnx_in *in, MoOnnx__GraphProto **p, size_t n, struct mo_attr *a,
                                     struct mo_onnx_scope *scope)
 {
     a->graphs = mo_arena_new(in->arena, n + 1, sizeof *a->graphs);
@@ -70,7 +70,7 @@ static enum mopt_status read_graphs(struct mo_onnx_in *in, pb_graph **p, size_t 
 }
 
 /* Takes out of the message what the graph holds now. */
-static void clear_read(pb_attr *p, int kind)
+static void clear_read(MoOnnx__AttributeProto *p, int kind)
 {
     p->name = NULL;
     if (kind == MO_ATTR_OTHER)
@@ -90,7 +90,8 @@ static void clear_read(pb_attr *p, int kind)
     }
 }
 
-static enum mopt_status read_value(struct mo_onnx_in *in, pb_attr *p, struct mo_attr *a, struct mo_onnx_scope *scope)
+static enum mopt_status read_value(struct mo_onnx_in *in, MoOnnx__AttributeProto *p, struct mo_attr *a,
+                                   struct mo_onnx_scope *scope)
 {
     switch (a->kind) {
     case MO_ATTR_FLOAT:
@@ -124,7 +125,8 @@ static enum mopt_status read_value(struct mo_onnx_in *in, pb_attr *p, struct mo_
     }
 }
 
-enum mopt_status mo_onnx_attr(struct mo_onnx_in *in, pb_attr *p, struct mo_attr *a, struct mo_onnx_scope *scope)
+enum mopt_status mo_onnx_attr(struct mo_onnx_in *in, MoOnnx__AttributeProto *p, struct mo_attr *a,
+                              struct mo_onnx_scope *scope)
 {
     int kind = kind_of(p);
     a->name = p->name ? p->name : "";

@@ -66,7 +66,7 @@ static enum mopt_status resolve(struct mo_onnx_in *in, struct mo_onnx_scope *s, 
 
 /* ---- inputs, initializers, outputs ---------------------------------------------------------- */
 
-static enum mopt_status read_inputs(struct mo_onnx_in *in, struct mo_onnx_scope *s, const pb_graph *p)
+static enum mopt_status read_inputs(struct mo_onnx_in *in, struct mo_onnx_scope *s, const MoOnnx__GraphProto *p)
 {
     struct mo_graph *g = s->graph;
     g->inputs = mo_arena_new(in->arena, p->n_input + 1, sizeof *g->inputs);
@@ -85,7 +85,7 @@ static enum mopt_status read_inputs(struct mo_onnx_in *in, struct mo_onnx_scope 
     return MOPT_OK;
 }
 
-static enum mopt_status read_initializer(struct mo_onnx_in *in, struct mo_onnx_scope *s, pb_tensor *t)
+static enum mopt_status read_initializer(struct mo_onnx_in *in, struct mo_onnx_scope *s, MoOnnx__TensorProto *t)
 {
     struct mo_graph *g = s->graph;
     const char *name = t->name;
@@ -120,7 +120,7 @@ static enum mopt_status read_initializer(struct mo_onnx_in *in, struct mo_onnx_s
 }
 
 /* Sparse initializers stay in the rest of the graph; a value stands for each. */
-static enum mopt_status read_sparse(struct mo_onnx_in *in, struct mo_onnx_scope *s, const pb_graph *p)
+static enum mopt_status read_sparse(struct mo_onnx_in *in, struct mo_onnx_scope *s, const MoOnnx__GraphProto *p)
 {
     for (size_t i = 0; i < p->n_sparse_initializer; i++) {
         const MoOnnx__SparseTensorProto *t = p->sparse_initializer[i];
@@ -147,9 +147,9 @@ static enum mopt_status read_sparse(struct mo_onnx_in *in, struct mo_onnx_scope 
 
 /* Whether an entry says just what the first one for its value (an input's or output's) said. The first was
  * emptied when it was read, so this compares what the value would be written as: type and names. */
-static bool agrees(const struct mo_value *v, const pb_info *info)
+static bool agrees(const struct mo_value *v, const MoOnnx__ValueInfoProto *info)
 {
-    const pb_type *type = info->type;
+    const MoOnnx__TypeProto *type = info->type;
     if (v->is_untyped || !type || type->value_case != MO_ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE || type->denotation ||
         info->doc_string || info->n_metadata_props || v->kept_info.n_bytes || v->kept_dims || v->kept_type)
         return false;
@@ -158,7 +158,7 @@ static bool agrees(const struct mo_value *v, const pb_info *info)
     if (t->elem_type != (int)v->dtype || rank != v->shape.rank)
         return false;
     for (int i = 0; i < rank; i++) {
-        const pb_dim *d = t->shape->dim[i];
+        const MoOnnx__TensorShapeProto__Dimension *d = t->shape->dim[i];
         const char *name = v->dim_names ? v->dim_names[i] : NULL;
         bool has_value = d->value_case == MO_ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_VALUE;
         bool has_name = d->value_case == MO_ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_PARAM;
@@ -169,7 +169,7 @@ static bool agrees(const struct mo_value *v, const pb_info *info)
     return true;
 }
 
-static enum mopt_status read_outputs(struct mo_onnx_in *in, struct mo_onnx_scope *s, const pb_graph *p)
+static enum mopt_status read_outputs(struct mo_onnx_in *in, struct mo_onnx_scope *s, const MoOnnx__GraphProto *p)
 {
     struct mo_graph *g = s->graph;
     g->outputs = mo_arena_new(in->arena, p->n_output + 1, sizeof *g->outputs);
@@ -196,7 +196,7 @@ static enum mopt_status read_outputs(struct mo_onnx_in *in, struct mo_onnx_scope
 
 /* Entries for values that are inputs or outputs too, and say something else, move to the rest of the graph;
  * the others are taken out of it. */
-static enum mopt_status read_infos(struct mo_onnx_in *in, struct mo_onnx_scope *s, pb_graph *p)
+static enum mopt_status read_infos(struct mo_onnx_in *in, struct mo_onnx_scope *s, MoOnnx__GraphProto *p)
 {
     struct mo_graph *g = s->graph;
     size_t n_rest = 0;
@@ -204,7 +204,7 @@ static enum mopt_status read_infos(struct mo_onnx_in *in, struct mo_onnx_scope *
     if (!g->infos)
         return no_room(in);
     for (size_t i = 0; i < p->n_value_info; i++) {
-        pb_info *info = p->value_info[i];
+        MoOnnx__ValueInfoProto *info = p->value_info[i];
         if (!info->name || !info->name[0])
             return mo_fail(in->ctx, MOPT_UNSUPPORTED, "entry %zu of value_info has no name", i);
         mo_value_id id = mo_names_find(&s->names, g, info->name);
@@ -225,7 +225,8 @@ static enum mopt_status read_infos(struct mo_onnx_in *in, struct mo_onnx_scope *
 
 /* ---- nodes ------------------------------------------------------------------------------------- */
 
-static enum mopt_status read_head(struct mo_onnx_in *in, struct mo_onnx_scope *s, pb_node *p, struct mo_node *n)
+static enum mopt_status read_head(struct mo_onnx_in *in, struct mo_onnx_scope *s, MoOnnx__NodeProto *p,
+                                  struct mo_node *n)
 {
     n->name = p->name ? p->name : "";
     n->type = p->op_type ? p->op_type : "";
@@ -245,7 +246,8 @@ static enum mopt_status read_head(struct mo_onnx_in *in, struct mo_onnx_scope *s
     return MOPT_OK;
 }
 
-static enum mopt_status read_attrs(struct mo_onnx_in *in, struct mo_onnx_scope *s, pb_node *p, struct mo_node *n)
+static enum mopt_status read_attrs(struct mo_onnx_in *in, struct mo_onnx_scope *s, MoOnnx__NodeProto *p,
+                                   struct mo_node *n)
 {
     n->attrs = mo_arena_new(in->arena, p->n_attribute + 1, sizeof *n->attrs);
     if (!n->attrs)
@@ -262,7 +264,7 @@ static enum mopt_status read_attrs(struct mo_onnx_in *in, struct mo_onnx_scope *
 }
 
 /* Inputs, attributes, and what is kept. Subgraphs may make the array of nodes of *their* graph move, not this one. */
-static enum mopt_status read_body(struct mo_onnx_in *in, struct mo_onnx_scope *s, pb_node *p, mo_node_id id)
+static enum mopt_status read_body(struct mo_onnx_in *in, struct mo_onnx_scope *s, MoOnnx__NodeProto *p, mo_node_id id)
 {
     struct mo_node *n = &s->graph->nodes[id];
     for (size_t k = 0; k < p->n_input; k++) {
@@ -284,7 +286,7 @@ static enum mopt_status read_body(struct mo_onnx_in *in, struct mo_onnx_scope *s
     return mo_onnx_keep(in, &p->base, &n->kept);
 }
 
-static enum mopt_status read_nodes(struct mo_onnx_in *in, struct mo_onnx_scope *s, const pb_graph *p)
+static enum mopt_status read_nodes(struct mo_onnx_in *in, struct mo_onnx_scope *s, const MoOnnx__GraphProto *p)
 {
     struct mo_graph *g = s->graph;
     if (p->n_node >= UINT32_MAX / 2)
@@ -306,7 +308,7 @@ static enum mopt_status read_nodes(struct mo_onnx_in *in, struct mo_onnx_scope *
     return MOPT_OK;
 }
 
-static enum mopt_status read_parts(struct mo_onnx_in *in, struct mo_onnx_scope *s, pb_graph *p)
+static enum mopt_status read_parts(struct mo_onnx_in *in, struct mo_onnx_scope *s, MoOnnx__GraphProto *p)
 {
     struct mo_graph *g = s->graph;
     g->name = p->name ? p->name : "";
@@ -324,7 +326,8 @@ static enum mopt_status read_parts(struct mo_onnx_in *in, struct mo_onnx_scope *
     return MOPT_OK;
 }
 
-enum mopt_status mo_onnx_graph(struct mo_onnx_in *in, pb_graph *p, struct mo_graph *g, struct mo_onnx_scope *up)
+enum mopt_status mo_onnx_graph(struct mo_onnx_in *in, MoOnnx__GraphProto *p, struct mo_graph *g,
+                               struct mo_onnx_scope *up)
 {
     struct mo_onnx_scope scope = { .graph = g, .up = up };
     enum mopt_status status = read_parts(in, &scope, p);

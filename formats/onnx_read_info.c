@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-static bool is_plain(const pb_type *type)
+static bool is_plain(const MoOnnx__TypeProto *type)
 {
     return type && type->value_case == MO_ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE && type->tensor_type->has_elem_type &&
            type->tensor_type->elem_type > MO_UNDEFINED && type->tensor_type->elem_type < MO_N_DTYPES &&
@@ -11,7 +11,8 @@ static bool is_plain(const pb_type *type)
 }
 
 /* One dimension: a size, a name, or unknown; what else it says is kept beside it. */
-static enum mopt_status read_dim(struct mo_onnx_in *in, pb_dim *dim, int64_t *size, const char **name,
+static enum mopt_status read_dim(struct mo_onnx_in *in, MoOnnx__TensorShapeProto__Dimension *dim, int64_t *size,
+                                 const char **name,
                                  struct mo_kept *rest)
 {
     *size = MO_UNKNOWN;
@@ -50,7 +51,7 @@ static enum mopt_status read_shape(struct mo_onnx_in *in, MoOnnx__TensorShapePro
 }
 
 /* What type, tensor and shape say besides what was read. */
-static enum mopt_status keep_type(struct mo_onnx_in *in, pb_type *type, struct mo_value *v)
+static enum mopt_status keep_type(struct mo_onnx_in *in, MoOnnx__TypeProto *type, struct mo_value *v)
 {
     MoOnnx__TypeProto__Tensor *tensor = type->tensor_type;
     struct mo_kept *rest = mo_arena_new(in->arena, MO_KEPT_TYPES, sizeof *rest);
@@ -70,7 +71,7 @@ static enum mopt_status keep_type(struct mo_onnx_in *in, pb_type *type, struct m
     return MOPT_OK;
 }
 
-enum mopt_status mo_onnx_info(struct mo_onnx_in *in, pb_info *info, struct mo_value *v)
+enum mopt_status mo_onnx_info(struct mo_onnx_in *in, MoOnnx__ValueInfoProto *info, struct mo_value *v)
 {
     v->has_info = true;
     v->is_untyped = !is_plain(info->type);

@@ -19,13 +19,13 @@ struct payload {
     size_t n_numbers;           /* of the unpacked */
 };
 
-static const char *label(const pb_tensor *t, char *buf, size_t n)
+static const char *label(const MoOnnx__TensorProto *t, char *buf, size_t n)
 {
     snprintf(buf, n, "tensor '%s'", t->name ? t->name : "");
     return buf;
 }
 
-static enum mopt_status refuse(struct mo_onnx_in *in, const pb_tensor *t, const char *what)
+static enum mopt_status refuse(struct mo_onnx_in *in, const MoOnnx__TensorProto *t, const char *what)
 {
     char buf[160];
     return mo_fail(in->ctx, MOPT_UNSUPPORTED, "%s: %s", label(t, buf, sizeof buf), what);
@@ -44,7 +44,7 @@ static uint32_t field_of(enum mo_dtype dtype)
     }
 }
 
-static enum mopt_status find_payload(struct mo_onnx_in *in, const pb_tensor *t, struct payload *p)
+static enum mopt_status find_payload(struct mo_onnx_in *in, const MoOnnx__TensorProto *t, struct payload *p)
 {
     const struct { uint32_t field; size_t n; } unpacked[] = {
         { FIELD_FLOAT, t->n_float_data }, { FIELD_INT32, t->n_int32_data }, { FIELD_STRING, t->n_string_data },
@@ -71,7 +71,7 @@ static enum mopt_status find_payload(struct mo_onnx_in *in, const pb_tensor *t, 
     return MOPT_OK;
 }
 
-static enum mopt_status read_dims(struct mo_onnx_in *in, const pb_tensor *t, struct mo_tensor_const *out)
+static enum mopt_status read_dims(struct mo_onnx_in *in, const MoOnnx__TensorProto *t, struct mo_tensor_const *out)
 {
     if (t->n_dims > MO_MAX_RANK)
         return refuse(in, t, "has more than 10 dimensions");
@@ -101,7 +101,7 @@ static bool next_varint(const uint8_t **at, const uint8_t *end, uint64_t *x)
     return false;
 }
 
-static uint64_t unpacked_number(const pb_tensor *t, uint32_t field, size_t i)
+static uint64_t unpacked_number(const MoOnnx__TensorProto *t, uint32_t field, size_t i)
 {
     return field == FIELD_INT32 ? (uint64_t)(int64_t)t->int32_data[i]
            : field == FIELD_INT64 ? (uint64_t)t->int64_data[i] : t->uint64_data[i];
@@ -118,7 +118,7 @@ static void store(void *data, size_t i, int bytes, uint64_t x)
 }
 
 /* Integers, and what is stored as integers: one number an element, or for types below a byte one a byte. */
-static enum mopt_status decode_ints(struct mo_onnx_in *in, const pb_tensor *t, const struct payload *p,
+static enum mopt_status decode_ints(struct mo_onnx_in *in, const MoOnnx__TensorProto *t, const struct payload *p,
                                     enum mo_dtype dtype, size_t n_numbers, void *data)
 {
     int bytes = MO_MAX(mo_dtype_bits(dtype) / 8, 1);
@@ -163,7 +163,8 @@ static enum mopt_status use_bytes(struct mo_onnx_in *in, const uint8_t *bytes, s
     return MOPT_OK;
 }
 
-static enum mopt_status read_strings(struct mo_onnx_in *in, const pb_tensor *t, size_t n, struct mo_tensor_const *out)
+static enum mopt_status read_strings(struct mo_onnx_in *in, const MoOnnx__TensorProto *t, size_t n,
+                                     struct mo_tensor_const *out)
 {
     if (t->n_string_data != n)
         return refuse(in, t, "holds another number of texts than its dimensions say");
@@ -184,12 +185,13 @@ static enum mopt_status read_strings(struct mo_onnx_in *in, const pb_tensor *t, 
 }
 
 /* Numbers one by one of a float type: as the bytes they would be packed. */
-static const uint8_t *unpacked_floats(const pb_tensor *t, uint32_t field)
+static const uint8_t *unpacked_floats(const MoOnnx__TensorProto *t, uint32_t field)
 {
     return field == FIELD_FLOAT ? (const uint8_t *)t->float_data : (const uint8_t *)t->double_data;
 }
 
-static enum mopt_status read_numbers(struct mo_onnx_in *in, const pb_tensor *t, struct payload *p, bool may_own,
+static enum mopt_status read_numbers(struct mo_onnx_in *in, const MoOnnx__TensorProto *t, struct payload *p,
+                                     bool may_own,
                                      struct mo_tensor_const *out, enum mo_data_owner *owner)
 {
     char buf[160];
@@ -228,7 +230,7 @@ static enum mopt_status read_numbers(struct mo_onnx_in *in, const pb_tensor *t, 
     return status;
 }
 
-static enum mopt_status read_external(struct mo_onnx_in *in, const pb_tensor *t, bool may_own,
+static enum mopt_status read_external(struct mo_onnx_in *in, const MoOnnx__TensorProto *t, bool may_own,
                                       struct mo_tensor_const *out, enum mo_data_owner *owner)
 {
     size_t n_bytes = mo_dtype_bytes(out->dtype, mo_shape_elems(&out->shape));
@@ -242,7 +244,7 @@ static enum mopt_status read_external(struct mo_onnx_in *in, const pb_tensor *t,
 }
 
 /* What mopt does not model stays in the message: everything but name, type, dimensions, numbers. */
-static enum mopt_status keep_rest(struct mo_onnx_in *in, pb_tensor *t, struct mo_tensor_const *out)
+static enum mopt_status keep_rest(struct mo_onnx_in *in, MoOnnx__TensorProto *t, struct mo_tensor_const *out)
 {
     t->name = NULL;
     t->has_data_type = t->has_raw_data = t->has_data_location = false;
@@ -252,7 +254,8 @@ static enum mopt_status keep_rest(struct mo_onnx_in *in, pb_tensor *t, struct mo
     return mo_onnx_keep(in, &t->base, &out->kept);
 }
 
-enum mopt_status mo_onnx_tensor(struct mo_onnx_in *in, pb_tensor *t, bool may_own, struct mo_tensor_const *tensor,
+enum mopt_status mo_onnx_tensor(struct mo_onnx_in *in, MoOnnx__TensorProto *t, bool may_own,
+                                struct mo_tensor_const *tensor,
                                 enum mo_data_owner *owner)
 {
     struct payload payload;

@@ -33,7 +33,7 @@ enum mopt_status mo_tensor_pb_parse(struct mopt_ctx *ctx, const void *bytes, siz
     *tensor = (struct mo_host_tensor){0};
     enum mopt_status s = mo_onnx_unpack(&in, &mo_onnx__tensor_proto__descriptor, &message);
     if (!s)
-        s = mo_onnx_tensor(&in, (pb_tensor *)message, false, &read, &owner);
+        s = mo_onnx_tensor(&in, (MoOnnx__TensorProto *)message, false, &read, &owner);
     if (!s)
         s = copy_out(ctx, &read, tensor);
     mo_arena_release(&arena);

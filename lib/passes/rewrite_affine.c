@@ -188,7 +188,8 @@ static bool zero_pads(const struct mo_graph *g, const struct mo_node *n, int ran
     double value = 0;
     size_t count;
     const int64_t *old = mo_node_ints(n, "pads", &count);
-    if (strcmp(mo_node_text(n, "mode", "constant"), "constant") || mo_node_float(n, "value", 0) != 0 || mo_in(g, n, 3) ||
+    if (strcmp(mo_node_text(n, "mode", "constant"), "constant") || mo_node_float(n, "value", 0) != 0 || mo_in(g, n,
+                                                                                                              3) ||
         (mo_in(g, n, 2) && (!mo_value_scalar(mo_in(g, n, 2), &value) || value != 0)))
         return false;
     if (old && count == (size_t)rank * 2)

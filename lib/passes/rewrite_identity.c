@@ -69,7 +69,8 @@ static bool has_zero_pads(const struct mo_graph *g, const struct mo_node *n)
     int64_t pads[2 * MO_MAX_RANK];
     size_t n_attr;
     const int64_t *attr = mo_node_ints(n, "pads", &n_attr);
-    int count = attr ? (int)MO_MIN(n_attr, MO_COUNT(pads)) : mo_in(g, n, 1) ? mo_value_ints(mo_in(g, n, 1), pads, 2 * MO_MAX_RANK) : -1;
+    int count = attr ? (int)MO_MIN(n_attr, MO_COUNT(pads)) : mo_in(g, n, 1) ? mo_value_ints(mo_in(g, n, 1), pads,
+                                                                                            2 * MO_MAX_RANK) : -1;
     if (attr)
         memcpy(pads, attr, (size_t)count * sizeof *pads);
     for (int i = 0; i < count; i++)
@@ -116,7 +117,8 @@ static bool is_inert_dropout(const struct mo_graph *g, const struct mo_node *n)
 static bool is_twice(const struct mo_graph *g, const struct mo_node *n, const struct mo_value *x)
 {
     static const char *const types[] = { "Relu", "Abs", "Ceil", "Floor", "Round", "Sign" };
-    return is_one_of(n, types, MO_COUNT(types)) && x->producer != MO_NONE && mo_node_is(&g->nodes[x->producer], n->type);
+    return is_one_of(n, types, MO_COUNT(types)) && x->producer != MO_NONE && mo_node_is(&g->nodes[x->producer],
+                                                                                        n->type);
 }
 
 /* Whether output 0 is input 0. */
