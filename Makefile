@@ -82,8 +82,8 @@ $(B)/%_avx512.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mpr
 $(B)/%_vnni.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -ffp-contract=fast -O3
 $(B)/%_amx.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 -mamx-tile -mamx-int8 -mamx-bf16 -O3
 
-# Only formats/ knows the generated protobuf code.
-$(B)/formats/%.o: | $(G)/onnx.pb-c.h
+# Only formats/ knows the generated protobuf code. (A pattern rule without a recipe would add nothing.)
+$(filter $(B)/formats/%,$(LIB_OBJ)): | $(G)/onnx.pb-c.h
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
