@@ -1,7 +1,7 @@
 /* create_families.c - the networks that create knows by name, as their papers give them.
  *
  *   mlp          LeCun et al. 1998 (300-100); Flatten, fully connected layers, Relu between
- *   lenet5       LeCun et al. 1998 in the widths of the Caffe example: 20, 50, 500
+ *   lenet5       LeCun et al. 1998 in the widths of the Caffe example: 20, 50, 500; Relu behind each convolution
  *   cnn          two 3x3 convolutions of 32 and 64 with BatchNorm, a layer of 128
  *   resnet20     He et al. 2016, section 4.2, with 1x1 convolutions where the shape changes
  *   resnet18     He et al. 2016, table 1; 3x3 stem without pooling for pictures up to 64
@@ -55,8 +55,10 @@ static void lenet5(struct mo_build *b, const struct mo_create_spec *spec, int64_
     static const int64_t five[2] = { 5, 5 };
     (void)spec;
     mo_build_conv(b, "conv1", mo_build_wide(b, 20, 1), five, one, none, 1, true);
+    mo_build_unary(b, "Relu");
     max_pool2(b);
     mo_build_conv(b, "conv2", mo_build_wide(b, 50, 1), five, one, none, 1, true);
+    mo_build_unary(b, "Relu");
     max_pool2(b);
     mo_build_flatten(b);
     mo_build_linear(b, "fc1", mo_build_wide(b, 500, 1), true);
