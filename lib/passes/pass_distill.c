@@ -4,6 +4,7 @@
  * they are computed once, in the order of the split, and kept by sample; else it runs beside the student, on the same
  * batch. A teacher whose metadata prepares its input in another way gets the data its own way; that is refused where
  * the data is augmented, since both must see the same picture. */
+#include <math.h>
 #include <string.h>
 
 #include "lib/passes/distill.h"
@@ -39,6 +40,7 @@ struct distiller {
     struct mopt_dataset *data;          /* as the teacher wants it */
     bool owns_data;
     size_t width;                       /* of the teacher's answers; 0: not known yet */
+    double smoothing;                   /* of labels: none unless asked for, the teacher does better */
     float *answers;                     /* of all samples of the split, when they are kept */
     size_t n_answers;                   /* rows there is room for */
     uint32_t *row_of; size_t n_row_of;  /* by sample index: row in answers + 1, 0: none; NULL: not kept */
@@ -219,7 +221,7 @@ static enum mopt_status hard_loss(struct distiller *d, const struct mo_batch *ba
     if (kind == MO_LOSS_AUTO)
         kind = !has_class ? MO_LOSS_MSE : width == 1 ? MO_LOSS_BCE : MO_LOSS_CROSS_ENTROPY;
     const struct mo_loss_in in = {.kind = kind, .rows = rows, .width = width, .z = z, .labels = batch->labels,
-                                  .targets = has_class ? NULL : batch->targets, .smoothing = s->label_smoothing,
+                                  .targets = has_class ? NULL : batch->targets, .smoothing = d->smoothing,
                                   .delta = s->huber_delta};
     return mo_loss(d->ctx, &in, dz, loss);
 }
@@ -317,6 +319,7 @@ static enum mopt_status distill(struct distiller *d)
 static enum mopt_status run(struct mo_job *job)
 {
     struct distiller d = {.job = job, .ctx = job->ctx, .o = job->options};
+    d.smoothing = isnan(d.o->train.label_smoothing) ? 0 : d.o->train.label_smoothing;
     if (!job->teacher)
         return mo_fail(job->ctx, MOPT_USAGE, "distill needs a teacher: add --teacher FILE, or --teacher original");
     if (!job->dataset)

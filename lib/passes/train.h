@@ -14,8 +14,9 @@ struct mo_train_settings {
     int64_t batch, accumulate;
     double lr;                  /* 0: the optimizer's default, for a fresh or a trained model */
     int optimizer, schedule, loss;
-    double momentum, weight_decay, warmup;      /* NaN: not said; warmup is a share of all steps */
-    double label_smoothing, clip, ema, huber_delta, beta1, beta2, eps, rms_alpha;
+    /* NaN: not said; warmup is a share of all steps */
+    double momentum, weight_decay, warmup, label_smoothing, clip;
+    double ema, huber_delta, beta1, beta2, eps, rms_alpha;
     int64_t step_epochs; double step_gamma;
     bool decay_all;             /* weight decay on biases and normalization too */
     struct mo_list freeze;      /* GLOBs of parameters that stay as they are */

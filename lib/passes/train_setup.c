@@ -1,8 +1,10 @@
 /* train_setup.c - the options of training, what is chosen where they leave it open, and mo_train itself.
  *
  * A model is fresh when --init fresh was asked for or its metadata says mopt.trained=0 (create writes that); then the
- * rate is the optimizer's own and the schedule the one-cycle triangle. Else it is fine-tuned: a tenth of that rate
- * (a fifth for the Adam family), falling linearly. */
+ * rate is the optimizer's own, the schedule the one-cycle triangle, and labels are smoothed. Else it is fine-tuned: a
+ * tenth of that rate (a fifth for the Adam family), falling linearly. Rates of 0.1 are what generalizes best, and more
+ * than a net without normalization bears at its start: so the gradient is clipped, at a length that is only exceeded
+ * then. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -36,12 +38,12 @@ const struct mopt_option mo_train_options[] = {
      .help = "step: epochs between drops; plateau: epochs without gain before one"},
     {"step-gamma", MOPT_OPT_FLOAT, AT(step_gamma), .def = 0.1, .min = 0, .max = 1, .word = "X",
      .help = "factor of a drop"},
-    {"label-smoothing", MOPT_OPT_FLOAT, AT(label_smoothing), .def = 0, .min = 0, .max = 0.99, .word = "X",
-     .help = "share of each label spread over all classes"},
+    {"label-smoothing", MOPT_OPT_FLOAT, AT(label_smoothing), .def = NAN, .min = 0, .max = 0.99,
+     .word = "X", .help = "share of each label spread over all classes (0.1 for fresh models and cross-entropy, else 0)"},
     {"huber-delta", MOPT_OPT_FLOAT, AT(huber_delta), .def = 1, .min = 1e-6, .max = 1e6, .word = "X",
      .help = "where huber turns from squared to absolute"},
-    {"clip", MOPT_OPT_FLOAT, AT(clip), .def = 0, .min = 0, .max = 1e6, .word = "X",
-     .help = "longest gradient, all parameters together; 0: any"},
+    {"clip", MOPT_OPT_FLOAT, AT(clip), .def = NAN, .min = 0, .max = 1e6, .word = "X",
+     .help = "longest gradient, all parameters together; 0: any (2 for gd to nesterov, else 0)"},
     {"ema", MOPT_OPT_FLOAT, AT(ema), .def = 0, .min = 0, .max = 0.99999, .word = "X",
      .help = "keep a moving average of the weights instead (0.999); 0: none"},
     {"beta1", MOPT_OPT_FLOAT, AT(beta1), .def = 0.9, .min = 0, .max = 0.9999, .word = "X", .help = "of adam and adamw"},
@@ -83,6 +85,8 @@ static void settle_rate(struct mo_trainer *t)
         s->weight_decay = mo_optim_default_decay(kind);
     if (s->schedule == MO_SCHED_AUTO)
         s->schedule = t->is_fresh ? MO_SCHED_ONE_CYCLE : MO_SCHED_LINEAR;
+    if (isnan(s->clip))
+        s->clip = is_adam || kind == MO_OPT_RMSPROP ? 0 : 2;
     if (isnan(s->warmup))
         s->warmup = s->schedule == MO_SCHED_ONE_CYCLE ? 0.2 : 0;
     t->schedule = (struct mo_schedule_options){.kind = (enum mo_schedule)s->schedule, .lr = s->lr, .warmup = s->warmup,
@@ -99,8 +103,13 @@ static enum mopt_status settle_loss(struct mo_trainer *t, int64_t width, const c
     else if (t->loss == MO_LOSS_AUTO)
         t->loss = MO_LOSS_MSE;
     t->s.loss = (int)t->loss;
+    if (isnan(t->s.label_smoothing))
+        t->s.label_smoothing = t->is_fresh && t->loss == MO_LOSS_CROSS_ENTROPY && !t->hooks.loss ? 0.1 : 0;
     if (source->target == MO_TARGET_NONE && !t->hooks.loss)
         return mo_fail(t->ctx, MOPT_DATA, "the data has neither labels nor target values to learn from");
+    if (source->target == MO_TARGET_CLASS && width == 1 && source->n_classes > 2)
+        return mo_fail(t->ctx, MOPT_DATA, "the data has %d classes, the model one output; where the label is a number to "
+                       "be predicted, say so in the data (csv:FILE,target=regression)", source->n_classes);
     if (source->target == MO_TARGET_CLASS && width > 1 && source->n_classes > width)
         return mo_fail(t->ctx, MOPT_DATA, "the data has %d classes, the model only %lld", source->n_classes,
                        (long long)width);
@@ -299,6 +308,8 @@ static void report_plan(struct mo_trainer *t)
         mo_report_set_text(r, "loss", loss);
     mo_report_set_number(r, "lr", s->lr);
     mo_report_set_number(r, "weight_decay", s->weight_decay);
+    mo_report_set_number(r, "label_smoothing", s->label_smoothing);
+    mo_report_set_number(r, "clip", s->clip);
     mo_report_set_int(r, "batch", (int64_t)t->batch);
     mo_report_set_int(r, "accumulate", (int64_t)t->accumulate);
     mo_report_set_int(r, "n_samples", (int64_t)t->n_samples);

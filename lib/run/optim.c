@@ -33,12 +33,11 @@ double mo_optim_default_lr(enum mo_optimizer kind)
         return 1e-3;
     case MO_OPT_GD:
     case MO_OPT_SGD:
-        return 0.1;
     case MO_OPT_MOMENTUM:
     case MO_OPT_NESTEROV:
         break;
     }
-    return 0.05;
+    return 0.1;
 }
 
 double mo_optim_default_decay(enum mo_optimizer kind)
