@@ -43,12 +43,7 @@ endif
 VERSION := $(shell sed -n 's/.*MOPT_VERSION "\(.*\)"/\1/p' lib/mopt.h)
 LIBS := $(OPENBLAS) -lprotobuf-c -lcjson -ljpeg -lpng -lz -ldl -lpthread -lm
 
-LIB_SRC := $(wildcard lib/*/*.c kernels/*.c kernels/cpu/*.c kernels/comm/*.c formats/*.c)
-ifeq ($(WITH_CUDA),0)
-  LIB_SRC += $(wildcard kernels/cuda/none.c)
-else
-  LIB_SRC += $(firstword $(wildcard kernels/cuda/load.c) kernels/cuda/none.c)
-endif
+LIB_SRC := $(wildcard lib/*/*.c kernels/*.c kernels/cpu/*.c kernels/cuda/*.c kernels/comm/*.c formats/*.c)
 LIB_SRC := $(sort $(LIB_SRC))
 CMD_SRC := $(wildcard cmd/*.c)
 TEST_SRC := $(wildcard tests/*/test_*.c tests/support/*.c)
@@ -58,10 +53,21 @@ LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(if $(wildcard formats/onnx.proto),$(B)/gen/
 CMD_OBJ := $(CMD_SRC:%.c=$(B)/%.o)
 TEST_OBJ := $(TEST_SRC:%.c=$(B)/%.o) $(B)/gen/suites.o
 
+# The CUDA backend is a plug-in that mopt loads at run time (docs/CUDA.md): machine code for Turing to Hopper, and
+# PTX of the last for what comes after. The CUDA runtime is inside; cuBLAS is found beside the compiler's folder.
+CUDA_ARCHS ?= 75 80 86 89 90
+CUDA_PTX := $(lastword $(CUDA_ARCHS))
+NVCCFLAGS += -std=c++20 --extended-lambda -O2 $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$a,code=sm_$a) \
+             -gencode arch=compute_$(CUDA_PTX),code=compute_$(CUDA_PTX) -Xcompiler -fPIC,-fvisibility=hidden,-Wall
+CUDA_LIB = $(patsubst %/bin/,%/lib64,$(dir $(realpath $(HAVE_NVCC))))
+CU_SRC := $(wildcard kernels/cuda/*.cu)
+CU_OBJ := $(CU_SRC:%.cu=$(B)/%.cu.o)
+PLUGIN := $(if $(filter 1,$(WITH_CUDA)),$(B)/libmopt-cuda.so)
+
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 
-all: $(B)/mopt mopt ## build the program and the library (default)
+all: $(B)/mopt mopt $(PLUGIN) ## build the program and the library (default)
 
 mopt: $(B)/mopt
 	@ln -sf $(B)/mopt mopt
@@ -95,6 +101,13 @@ $(B)/libmopt.a: $(LIB_OBJ)
 
 $(B)/libmopt.so: $(LIB_OBJ)
 	$(CC) $(LDFLAGS) -shared -Wl,--exclude-libs,ALL -Wl,-soname,libmopt.so.0 -o $@ $^ $(LIBS)
+
+$(B)/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	$(NVCC) -I. $(NVCCFLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+
+$(B)/libmopt-cuda.so: $(CU_OBJ)
+	$(NVCC) -shared -o $@ $^ -lcublas -Xlinker -z,defs,-rpath,$(CUDA_LIB)
 
 $(B)/mopt: $(CMD_OBJ) $(B)/libmopt.a
 	$(CC) $(LDFLAGS) -o $@ $(CMD_OBJ) $(B)/libmopt.a $(LIBS)
@@ -135,7 +148,7 @@ check: ## install what tests need, build, lint, run every test
 # Python packages that tests compare with; nothing of them is part of mopt.
 VENV := build/venv
 
-test: $(B)/check $(B)/mopt mopt ## run the tests as built (T=pattern: matching suites only)
+test: $(B)/check $(B)/mopt mopt $(PLUGIN) ## run the tests as built (T=pattern: matching suites only)
 	@MOPT_BIN=$(abspath $(B)/mopt) MOPT_PYTHON=$(abspath $(VENV))/bin/python MOPT_T='$(T)' $(B)/check
 
 lint: ## the rules of docs/ARCHITECTURE.md that a script can read
@@ -164,6 +177,7 @@ install: all shared man ## install below PREFIX (/usr/local)
 	install -m 644 $(B)/libmopt.a $(DESTDIR)$(PREFIX)/lib/
 	install -m 755 $(B)/libmopt.so $(DESTDIR)$(PREFIX)/lib/libmopt.so.0
 	ln -sf libmopt.so.0 $(DESTDIR)$(PREFIX)/lib/libmopt.so
+	$(if $(PLUGIN),install -m 755 $(PLUGIN) $(DESTDIR)$(PREFIX)/lib/)
 	install -m 644 lib/mopt.h $(DESTDIR)$(PREFIX)/include/
 	install -m 644 $(B)/mopt.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@LIBS@|$(LIBS)|' tools/mopt.pc.in \
@@ -177,4 +191,4 @@ help: ## this list
 
 .PHONY: all lib shared deps demo check test lint results bench fuzz man install clean help
 
--include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(TEST_OBJ:.o=.d)
+-include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(TEST_OBJ:.o=.d) $(CU_OBJ:.o=.d)

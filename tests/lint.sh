@@ -20,7 +20,7 @@ allowed() {
     esac
 }
 for folder in cmd formats lib/passes lib/ops lib/run lib/data lib/graph lib/base kernels; do
-    for file in $(find $folder -name '*.[ch]' -o -name '*.cu' | sort); do
+    for file in $(find $folder -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' | sort); do
         for include in $(sed -n 's/^ *# *include "\([^"]*\)".*/\1/p' "$file"); do
             ok=0
             for prefix in $(allowed $folder); do
@@ -47,7 +47,7 @@ hits=$(awk 'FNR == 1 { start = 0 }
     /^[a-zA-Z].*\)$/ || /^[a-zA-Z_].*,$/ { if (!open) name = $0 }
     /^{/ { start = FNR; open = 1 }
     /^}/ { if (open && FNR - start > 80) print FILENAME ":" start ": " FNR - start " lines: " name; open = 0 }' \
-    lib/*/*.c formats/*.c cmd/*.c kernels/*.c kernels/*/*.c)
+    lib/*/*.c formats/*.c cmd/*.c kernels/*.c kernels/*/*.c kernels/*/*.cu)
 [ -z "$hits" ] || bad "longer than 80 lines:
 $hits"
 
