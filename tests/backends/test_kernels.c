@@ -1,6 +1,8 @@
-/* Every kernel that a backend has of its own, against the plain C form over random
+/* Every kernel that the CPU has of its own, against the plain C form over random
  * shapes, on every tier of the machine, and with the same bits for 1 and 3 threads.
- * A kernel of its own without a case here fails the suite. */
+ * A kernel of its own without a case here fails the suite. Where a CUDA device opens,
+ * it goes through the same cases. Operands lie in the device's memory: what a case
+ * looks at or changes itself is what result() brought back. */
 #include <check.h>
 #include <math.h>
 #include <stdlib.h>
@@ -18,7 +20,8 @@ struct bench {
     struct mo_device *dev;
     struct mo_rng rng;              /* drawn alike for every backend of a round */
     float *out; size_t n_out;
-    float *mem; size_t used;        /* operands */
+    float *mem; size_t used;        /* operands, on the device */
+    float *draft;                   /* one operand, before it goes there */
     double tolerance;
 };
 
@@ -28,15 +31,39 @@ static float *operand(struct bench *b, size_t n, float scale, float shift)
     b->used += (n + 15) / 16 * 16;
     ck_assert_uint_lt(b->used, 40 * MAX_ELEMS);
     for (size_t i = 0; i < n; i++)
-        x[i] = shift + scale * (2 * mo_rng_float(&b->rng) - 1);
+        b->draft[i] = shift + scale * (2 * mo_rng_float(&b->rng) - 1);
+    b->be->upload(b->dev, x, b->draft, n * sizeof *x);
     return x;
 }
 
-static void result(struct bench *b, const float *x, size_t n)
+/* Room for bytes of any kind, or a copy of some. */
+static void *table(struct bench *b, const void *host, size_t n_bytes)
 {
+    float *mem = b->mem + b->used;
+    b->used += (n_bytes / sizeof *mem + 16) / 16 * 16;
+    ck_assert_uint_lt(b->used, 40 * MAX_ELEMS);
+    if (host)
+        b->be->upload(b->dev, mem, host, n_bytes);
+    return mem;
+}
+
+/* Gives where they are kept, on the host. */
+static float *result(struct bench *b, const float *x, size_t n)
+{
+    float *kept = b->out + b->n_out;
     ck_assert_uint_lt(b->n_out + n, 20 * MAX_ELEMS);
-    memcpy(b->out + b->n_out, x, n * sizeof *x);
+    b->be->download(b->dev, kept, x, n * sizeof *x);
     b->n_out += n;
+    return kept;
+}
+
+static void result_bytes(struct bench *b, const uint8_t *x, size_t n)
+{
+    uint8_t *bytes = (uint8_t *)b->draft;
+    ck_assert_uint_lt(b->n_out + n, 20 * MAX_ELEMS);
+    b->be->download(b->dev, bytes, x, n);
+    for (size_t i = 0; i < n; i++)
+        b->out[b->n_out++] = bytes[i];
 }
 
 static int64_t pick(struct bench *b, int low, int high)
@@ -214,19 +241,17 @@ static void pooling(struct bench *b, bool gradient)
     }
     size_t n_x = (size_t)(d.batch * d.channels) * pixels(d.in), n_y = (size_t)(d.batch * d.channels) * pixels(d.out);
     float *x = operand(b, n_x, 1, 0), *y = operand(b, n_y, 1, 0), *dy = operand(b, n_y, 1, 0);
-    uint8_t *where = malloc(n_y + 1);
+    uint8_t *where = table(b, NULL, n_y);
     bool is_max = d.kind == MO_POOL_MAX, adds = pick(b, 0, 1);
-    (gradient ? &mo_backend_reference : b->be)->pool(b->dev, &d, x, y, is_max ? where : NULL);
+    b->be->pool(b->dev, &d, x, y, is_max ? where : NULL);
     if (gradient) {
         b->be->pool_grad(b->dev, &d, dy, is_max ? where : NULL, x, adds);
         result(b, x, n_x);
     } else {
         result(b, y, n_y);
-        for (size_t i = 0; is_max && i < n_y; i++)
-            y[i] = where[i];
-        result(b, y, n_y);
+        if (is_max)
+            result_bytes(b, where, n_y);
     }
-    free(where);
 }
 
 static void case_pool(struct bench *b)
@@ -336,8 +361,7 @@ static void case_sum_squares(struct bench *b)
     size_t n = any_n(b);
     double sum;
     b->be->sum_squares(b->dev, n, operand(b, n, 1, 0), &sum);
-    float y = (float)sum;
-    result(b, &y, 1);
+    b->out[b->n_out++] = (float)sum;
 }
 
 static void case_unary(struct bench *b)
@@ -346,9 +370,9 @@ static void case_unary(struct bench *b)
     enum mo_unary f = (enum mo_unary)pick(b, 0, MO_N_UNARY - 1);
     float *x = operand(b, n, 0.9f, 1.0f), *y = operand(b, n, 0, 0);
     b->be->unary(b->dev, f, 0.4f, 1.2f, n, x, y);
+    float *kept = result(b, y, n);
     for (size_t i = 0; i < n; i++)
-        y[i] = isfinite(y[i]) ? y[i] : 0;
-    result(b, y, n);
+        kept[i] = isfinite(kept[i]) ? kept[i] : 0;
 }
 
 static void case_unary_grad(struct bench *b)
@@ -356,11 +380,11 @@ static void case_unary_grad(struct bench *b)
     size_t n = any_n(b);
     enum mo_unary f = (enum mo_unary)pick(b, 0, MO_N_UNARY - 1);
     float *x = operand(b, n, 0.4f, 0.5f), *y = operand(b, n, 0, 0), *dy = operand(b, n, 1, 0), *dx = operand(b, n, 1, 0);
-    mo_backend_reference.unary(b->dev, f, 0.4f, 1.2f, n, x, y);
+    b->be->unary(b->dev, f, 0.4f, 1.2f, n, x, y);
     b->be->unary_grad(b->dev, f, 0.4f, 1.2f, n, x, y, dy, dx, pick(b, 0, 1));
+    float *kept = result(b, dx, n);
     for (size_t i = 0; i < n; i++)
-        dx[i] = isfinite(dx[i]) && fabsf(dx[i]) < 1e3f ? dx[i] : 0;
-    result(b, dx, n);
+        kept[i] = isfinite(kept[i]) && fabsf(kept[i]) < 1e3f ? kept[i] : 0;
 }
 
 static void case_softmax(struct bench *b)
@@ -378,7 +402,7 @@ static void case_softmax_grad(struct bench *b)
     size_t n = (size_t)(outer * axis * inner);
     float *x = operand(b, n, 5, 0), *y = operand(b, n, 0, 0), *dy = operand(b, n, 1, 0), *dx = operand(b, n, 1, 0);
     bool log = pick(b, 0, 1);
-    mo_backend_reference.softmax(b->dev, log, outer, axis, inner, x, y);
+    b->be->softmax(b->dev, log, outer, axis, inner, x, y);
     b->be->softmax_grad(b->dev, log, outer, axis, inner, y, dy, dx, pick(b, 0, 1));
     result(b, dx, n);
 }
@@ -390,7 +414,7 @@ static void layernorm(struct bench *b, bool gradient)
     float *x = operand(b, all, 1, 1), *scale = operand(b, c, 1, 0), *bias = operand(b, c, 1, 0), *dy = operand(b, all, 1, 0);
     float *y = operand(b, all, 0, 0), *mean = operand(b, r, 0, 0), *inv = operand(b, r, 0, 0);
     float *ds = operand(b, c, 0, 0), *db = operand(b, c, 0, 0);
-    (gradient ? &mo_backend_reference : b->be)->layernorm(b->dev, rows, n, 1e-2f, x, scale, bias, y, mean, inv);
+    b->be->layernorm(b->dev, rows, n, 1e-2f, x, scale, bias, y, mean, inv);
     if (gradient) {
         b->be->layernorm_grad(b->dev, rows, n, x, scale, mean, inv, dy, y, ds, db);
         result(b, ds, c);
@@ -416,15 +440,12 @@ static void dropout(struct bench *b, bool gradient)
 {
     size_t n = any_n(b);
     float *x = operand(b, n, 1, 0), *y = operand(b, n, 1, 0);
-    uint8_t *mask = malloc(n + 1);
-    (gradient ? &mo_backend_reference : b->be)->dropout(b->dev, 5, 9, 0.3f, n, x, y, mask);
+    uint8_t *mask = table(b, NULL, n);
+    b->be->dropout(b->dev, 5, 9, 0.3f, n, x, y, mask);
     if (gradient)
         b->be->dropout_grad(b->dev, 0.3f, n, mask, x, y, pick(b, 0, 1));
     result(b, y, n);
-    for (size_t i = 0; i < n; i++)
-        y[i] = mask[i];
-    result(b, y, n);
-    free(mask);
+    result_bytes(b, mask, n);
 }
 
 static void case_dropout(struct bench *b)
@@ -447,13 +468,15 @@ static void sparse(struct bench *b, bool gradient)
                 column[count++] = (int32_t)p;
         row_start[i + 1] = count;
     }
+    const int64_t *start_at = table(b, row_start, sizeof *row_start * (size_t)(m + 1));
+    const int32_t *column_at = table(b, column, sizeof *column * (size_t)count);
     bool tb = pick(b, 0, 1);
     float *value = operand(b, (size_t)(count + 1), 1, 0), *w = operand(b, (size_t)(n * k), 1, 0);
     float *bias = operand(b, (size_t)n, 1, 0), *y = operand(b, (size_t)(m * n), 1, 0), *dw = operand(b, (size_t)(n * k), 1, 0);
     if (gradient)
-        b->be->gemm_csr_grad(b->dev, m, n, k, row_start, column, value, tb, y, dw);
+        b->be->gemm_csr_grad(b->dev, m, n, k, start_at, column_at, value, tb, y, dw);
     else
-        b->be->gemm_csr(b->dev, m, n, k, row_start, column, value, tb, w, pick(b, 0, 1) ? bias : NULL, y);
+        b->be->gemm_csr(b->dev, m, n, k, start_at, column_at, value, tb, w, pick(b, 0, 1) ? bias : NULL, y);
     result(b, y, (size_t)(m * n));
     result(b, dw, (size_t)(n * k));
     free(column);
@@ -503,16 +526,18 @@ static struct bench bench_new(const struct mo_backend *be, int n_threads)
     struct bench b = { .be = be, .dev = be->open(0, n_threads, why, sizeof why) };
     ck_assert_msg(b.dev, "%s", why);
     b.out = malloc(sizeof *b.out * 20 * MAX_ELEMS);
-    b.mem = aligned_alloc(64, sizeof *b.mem * 40 * MAX_ELEMS);
-    ck_assert(b.out && b.mem);
+    b.mem = be->alloc(b.dev, sizeof *b.mem * 40 * MAX_ELEMS);
+    b.draft = malloc(sizeof *b.draft * 40 * MAX_ELEMS);
+    ck_assert(b.out && b.mem && b.draft);
     return b;
 }
 
 static void bench_free(struct bench *b)
 {
+    b->be->free(b->dev, b->mem);
     b->be->close(b->dev);
     free(b->out);
-    free(b->mem);
+    free(b->draft);
 }
 
 static void run_case(struct bench *b, size_t i, uint64_t round)
@@ -522,6 +547,16 @@ static void run_case(struct bench *b, size_t i, uint64_t round)
     b->n_out = b->used = 0;
     cases[i].run(b);
     ck_assert_msg(!b->be->sync(b->dev, why, sizeof why), "%s", why);
+}
+
+static void compare(const struct bench *b, const struct bench *plain, size_t i, const char *what, int round)
+{
+    ck_assert_uint_eq(b->n_out, plain->n_out);
+    for (size_t k = 0; k < b->n_out; k++) {
+        double want = plain->out[k], got = b->out[k];
+        ck_assert_msg(fabs(want - got) <= 2e-4 * (1 + fabs(want)), "%s (%s) round %d element %zu: %g, plain C %g",
+                      cases[i].name, what, round, k, got, want);
+    }
 }
 
 static void check_tier(const char *isa)
@@ -534,14 +569,9 @@ static void check_tier(const char *isa)
             run_case(&plain, i, round);
             run_case(&one, i, round);
             run_case(&three, i, round);
-            ck_assert_uint_eq(one.n_out, plain.n_out);
             ck_assert_msg(!memcmp(one.out, three.out, one.n_out * sizeof *one.out),
                           "%s round %d: 3 threads give other bits", cases[i].name, (int)round);
-            for (size_t k = 0; k < one.n_out; k++) {
-                double want = plain.out[k], got = one.out[k];
-                ck_assert_msg(fabs(want - got) <= 2e-4 * (1 + fabs(want)), "%s (%s) round %d element %zu: %g, plain C %g",
-                              cases[i].name, isa, (int)round, k, got, want);
-            }
+            compare(&one, &plain, i, isa, (int)round);
         }
     bench_free(&one);
     bench_free(&three);
@@ -564,6 +594,33 @@ END_TEST
 START_TEST(avx2_tier)
 {
     check_tier("avx2");
+}
+END_TEST
+
+/* Through the same cases, twice: the bits of a device are its own, but always the same. Where none opens, a reason. */
+START_TEST(cuda_device)
+{
+    char why[200] = "";
+    const struct mo_backend *be = mo_backend_find("cuda");
+    struct mo_device *dev = be->open(0, 1, why, sizeof why);
+    if (!dev) {
+        ck_assert_uint_gt(strlen(why), 10);
+        return;
+    }
+    be->close(dev);
+    struct bench once = bench_new(be, 1), again = bench_new(be, 1), plain = bench_new(&mo_backend_reference, 1);
+    for (size_t i = 0; i < MO_COUNT(cases); i++)
+        for (uint64_t round = 0; round < N_ROUNDS; round++) {
+            run_case(&plain, i, round);
+            run_case(&once, i, round);
+            run_case(&again, i, round);
+            ck_assert_msg(!memcmp(once.out, again.out, once.n_out * sizeof *once.out),
+                          "%s round %d: other bits the second time", cases[i].name, (int)round);
+            compare(&once, &plain, i, "cuda", (int)round);
+        }
+    bench_free(&once);
+    bench_free(&again);
+    bench_free(&plain);
 }
 END_TEST
 
@@ -595,6 +652,7 @@ Suite *suite_kernels(void)
     tcase_add_test(c, best_tier);
     tcase_add_test(c, avx512_tier);
     tcase_add_test(c, avx2_tier);
+    tcase_add_test(c, cuda_device);
     tcase_add_test(c, unknown_tier_is_refused);
     tcase_add_test(c, cuda_says_why_not);
     suite_add_tcase(s, c);
