@@ -41,7 +41,8 @@ ifneq ($(SAN),)
   LDFLAGS += -fsanitize=$(SAN)
 endif
 VERSION := $(shell sed -n 's/.*MOPT_VERSION "\(.*\)"/\1/p' lib/mopt.h)
-LIBS := $(OPENBLAS) -lprotobuf-c -lcjson -ljpeg -lpng -lz -ldl -lpthread -lm
+# --wrap: OpenBLAS's scratch memory goes through kernels/cpu/blas_memory.c, which makes it safe in threads.
+LIBS := $(OPENBLAS) -Wl,--wrap=blas_memory_alloc,--wrap=blas_memory_free,-u,__wrap_blas_memory_alloc -lprotobuf-c -lcjson -ljpeg -lpng -lz -ldl -lpthread -lm
 
 LIB_SRC := $(wildcard lib/*/*.c kernels/*.c kernels/cpu/*.c kernels/cuda/*.c kernels/comm/*.c formats/*.c)
 LIB_SRC := $(sort $(LIB_SRC))
