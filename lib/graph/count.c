@@ -74,8 +74,22 @@ static int64_t count_filled_nonzero(const struct mo_graph *g, mo_value_id v)
     return is_zero ? 0 : mo_value_elems(&g->values[v]);
 }
 
+/* Inputs of products of integers that take weights as they are stored, and the bias of QLinearConv. */
+static bool takes_integers(const struct mo_node *n, uint32_t i)
+{
+    if (mo_node_is(n, "MatMulInteger") || mo_node_is(n, "ConvInteger"))
+        return i < 2;
+    if (mo_node_is(n, "QLinearMatMul"))
+        return i == 0 || i == 3;
+    return mo_node_is(n, "QLinearConv") && (i == 3 || i == 8);
+}
+
 static bool is_parameter(const struct mo_graph *g, const struct mo_node *n, uint32_t i, mo_value_id *v)
 {
+    if (n->op && takes_integers(n, i)) {
+        *v = mo_count_source(g, n->in[i]);
+        return *v != MO_NONE && mo_value_elems(&g->values[*v]) > 1;
+    }
     if (!n->op || i >= 32 || !(n->op->params_in >> i & 1))
         return false;
     *v = mo_count_source(g, n->in[i]);

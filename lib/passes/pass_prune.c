@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define AT(field) offsetof(struct mo_prune_settings, field)
 
@@ -57,7 +58,7 @@ static double multiplier(const char *unit)
         { "KiB", 1024. }, { "MiB", 1048576. }, { "GiB", 1073741824. },
     };
     for (size_t i = 0; i < MO_COUNT(rows); i++)
-        if (!strcmp(unit, rows[i].unit))
+        if (!strcasecmp(unit, rows[i].unit))
             return rows[i].times;
     return 0;
 }

@@ -797,6 +797,7 @@ START_TEST(fp16_form)
 }
 END_TEST
 
+Suite *suite_quantize(void);
 Suite *suite_quantize(void)
 {
     Suite *s = suite_create("quantize");
