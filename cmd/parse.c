@@ -180,16 +180,32 @@ static enum mopt_status take_value(struct cli *cli, struct words *w, const char 
     return MOPT_OK;
 }
 
+enum { MAX_NAMES = 256 };
+
+static size_t add_names(const struct mopt_option *table, const char **names, size_t n)
+{
+    for (const struct mopt_option *row = table; row && row->name && n < MAX_NAMES; row++) {
+        if (row->kind == MOPT_OPT_GROUP)
+            n = add_names(row->group, names, n);
+        else
+            names[n++] = row->name;
+    }
+    return n;
+}
+
 static enum mopt_status unknown_flag(struct cli *cli, const char *name, int n)
 {
     char key[64];
+    const char *names[MAX_NAMES];
+    bool has_own = cli->command->flags & CMD_OWN_OPTIONS;
+    size_t n_names = add_names(has_own ? cli->command->own : pass_options(cli->command->pass), names, 0);
+    n_names = has_own ? n_names : add_names(mopt_job_options(), names, n_names);
+    for (const struct shared *f = shared_flags; f->name && n_names < MAX_NAMES; f++)
+        names[n_names++] = f->name;
     snprintf(key, sizeof key, "%.*s", n, name);
-    for (const struct shared *f = shared_flags; f->name; f++)
-        if (!strncmp(f->name, key, 3) && strlen(key) > 3)
-            return cli_usage(cli, "there is no option '--%s'; did you mean '--%s'?", key, f->name);
-    if (cli->command->flags & CMD_OWN_OPTIONS)
-        return cli_usage(cli, "there is no option '--%s'", key);
-    return mopt_recipe_set(cli->ctx, cli->recipe, key, ""); /* fails with the nearest name */
+    const char *near = mopt_nearest(key, names, n_names);
+    return near ? cli_usage(cli, "there is no option '--%s'; did you mean '--%s'?", key, near)
+                : cli_usage(cli, "there is no option '--%s'", key);
 }
 
 static enum mopt_status parse_long(struct cli *cli, struct words *w, const char *name)
@@ -268,18 +284,13 @@ static const struct command *find_command(const char *name)
     return NULL;
 }
 
-/* A verb that is close to the word, by its first letters or by one slip. */
 static const char *near_command(const char *name)
 {
-    for (size_t i = 0; commands[i]; i++) {
-        const char *c = commands[i]->name;
-        size_t same = 0;
-        while (c[same] && c[same] == name[same])
-            same++;
-        if (same >= 2 || (same && !strcmp(c + same, name + same + 1)))
-            return c;
-    }
-    return NULL;
+    const char *names[MAX_NAMES];
+    size_t n = 0;
+    for (; commands[n] && n < MAX_NAMES; n++)
+        names[n] = commands[n]->name;
+    return mopt_nearest(name, names, n);
 }
 
 static void list_ops(void)

@@ -105,7 +105,7 @@ enum { MOPT_WRITE_OVERWRITE = 1, MOPT_WRITE_EXTERNAL = 2 };
 
 MOPT_MUST_CHECK enum mopt_status mopt_model_read(struct mopt_ctx *ctx, const char *path,
                                                  struct mopt_model **model);
-/* The same from memory; the bytes are copied where needed. External data is refused. */
+/* path "-" is stdin. The same from memory; the bytes are copied where needed. External data is refused. */
 MOPT_MUST_CHECK enum mopt_status mopt_model_parse(struct mopt_ctx *ctx, const void *bytes, size_t n_bytes,
                                                   struct mopt_model **model);
 /* Writes to a temporary name in the same folder, flushes, renames. "-" is
@@ -149,7 +149,8 @@ MOPT_MUST_CHECK enum mopt_status mopt_recipe_name(struct mopt_ctx *ctx, struct m
 /* Run the steps on the model, which they change in place. `others` are models
  * beside it (bench, diff); may be NULL.
  * The report, when asked for, is given out also when a step failed. After a
- * failure the model may only be freed, except for MOPT_GATE, where it is whole. */
+ * failure the model may only be freed, except for MOPT_GATE, where it is whole.
+ * model NULL, after it could not be read: nothing runs, and the report tells that failure. */
 MOPT_MUST_CHECK enum mopt_status mopt_apply(struct mopt_ctx *ctx, const struct mopt_recipe *recipe,
                                             struct mopt_model *model,
                                             struct mopt_model *const *others, size_t n_others,
@@ -173,6 +174,8 @@ char *mopt_report_json(const struct mopt_report *report);
 /* One self-contained HTML page from JSON reports (texts). */
 MOPT_MUST_CHECK enum mopt_status mopt_report_html(struct mopt_ctx *ctx, const char *const *json, size_t n,
                                                   char **html);
+/* Adds to the report's files where the model was written to, with size and hash (XXH64) of that file. */
+MOPT_MUST_CHECK enum mopt_status mopt_report_output(struct mopt_ctx *ctx, struct mopt_report *report, const char *path);
 void mopt_report_free(struct mopt_report *report);
 
 /* ---- files, for the program ---------------------------------------------- */
@@ -220,6 +223,8 @@ bool mopt_pass_at(size_t i, struct mopt_pass_info *info);
 bool mopt_op_at(size_t i, struct mopt_op_info *info);
 /* Options that belong to the job and not to one pass: data, gates, seed ... */
 const struct mopt_option *mopt_job_options(void);
+/* The one of the words that was probably meant, or NULL. */
+const char *mopt_nearest(const char *word, const char *const *words, size_t n_words);
 
 #if defined(__GNUC__)
 #pragma GCC visibility pop

@@ -87,7 +87,10 @@ static size_t distance(const char *a, const char *b)
 const char *mo_nearest(const char *word, const char *const *words, size_t n_words)
 {
     const char *best = NULL;
-    size_t best_distance = MO_MAX(strlen(word) / 2, (size_t)2) + 1;
+    size_t n = strlen(word), best_distance = n < 4 ? 2 : n / 2 + 1;
+    for (size_t i = 0; n > 1 && i < n_words; i++) /* an abbreviation is nearer than another word */
+        if (!strncmp(word, words[i], n))
+            return words[i];
     for (size_t i = 0; i < n_words; i++) {
         size_t d = distance(word, words[i]);
         if (d < best_distance) {
@@ -96,4 +99,9 @@ const char *mo_nearest(const char *word, const char *const *words, size_t n_word
         }
     }
     return best;
+}
+
+const char *mopt_nearest(const char *word, const char *const *words, size_t n_words)
+{
+    return mo_nearest(word, words, n_words);
 }
