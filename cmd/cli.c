@@ -14,28 +14,6 @@ const char *cli_own(const struct cli *cli, const char *name)
     return NULL;
 }
 
-static enum mopt_status read_stdin(struct cli *cli, struct mopt_model **model)
-{
-    size_t room = 1 << 20, n = 0, got;
-    char *bytes = malloc(room);
-    while (bytes && (got = fread(bytes + n, 1, room - n, stdin)) > 0) {
-        n += got;
-        if (n == room) {
-            char *more = realloc(bytes, room *= 2);
-            if (!more)
-                free(bytes);
-            bytes = more;
-        }
-    }
-    if (!bytes) {
-        fprintf(stderr, "mopt: out of memory reading stdin\n");
-        return MOPT_LIMIT;
-    }
-    enum mopt_status s = mopt_model_parse(cli->ctx, bytes, n, model);
-    free(bytes);
-    return s;
-}
-
 static bool is_same_file(const char *a, const char *b)
 {
     struct stat x, y;
@@ -83,7 +61,7 @@ static enum mopt_status read_models(struct cli *cli, const char *const *paths, s
 {
     for (size_t i = 0; i < n; i++) {
         MO_CLI_TRY(mopt_recipe_name(cli->ctx, cli->recipe, i, paths[i]));
-        MO_CLI_TRY(!strcmp(paths[i], "-") ? read_stdin(cli, &models[i]) : mopt_model_read(cli->ctx, paths[i], &models[i]));
+        MO_CLI_TRY(mopt_model_read(cli->ctx, paths[i], &models[i]));
     }
     return MOPT_OK;
 }
@@ -137,8 +115,9 @@ enum mopt_status cli_run_recipe(struct cli *cli, const char *const *paths, size_
     struct mopt_model **models = calloc(n_paths + 1, sizeof *models);
     struct mopt_report *report = NULL;
     enum mopt_status s = models ? read_models(cli, paths, n_paths, models) : MOPT_LIMIT;
-    if (!s) {
-        s = mopt_apply(cli->ctx, cli->recipe, models[0], models + 1, n_paths - 1, &report);
+    if (!s || models) { /* what could not be read is reported too */
+        size_t n_others = s ? 0 : n_paths - 1;
+        s = mopt_apply(cli->ctx, cli->recipe, s ? NULL : models[0], models + 1, n_others, &report);
         progress_end(&cli->progress);
     }
     bool is_whole = !s || s == MOPT_GATE; /* a gate that failed leaves a whole model, which is written */
@@ -148,6 +127,8 @@ enum mopt_status cli_run_recipe(struct cli *cli, const char *const *paths, size_
     enum mopt_status later = MOPT_OK;
     if (is_whole && cli->out && !cli->dry_run)
         later = cli_write_model(cli, models[0]);
+    if (is_whole && cli->out && !cli->dry_run && !later && report)
+        later = mopt_report_output(cli->ctx, report, cli->out);
     if (report && !later)
         later = give_report(cli, report);
     mopt_report_free(report);

@@ -54,12 +54,12 @@ static void ratio_text(double before, double after, char *buf, size_t n)
         snprintf(buf, n, "-");
 }
 
-static void count_row(const struct mopt_report *r, const char *label, const char *key, human_fn *fn)
+static void count_row(const struct mopt_report *r, const char *second, const char *label, const char *key, human_fn *fn)
 {
     char path[64], a[32], b[32], x[32];
     snprintf(path, sizeof path, "before.%s", key);
     double before = number(r, path);
-    snprintf(path, sizeof path, "after.%s", key);
+    snprintf(path, sizeof path, "%s.%s", second, key);
     double after = number(r, path);
     if (isnan(before) && isnan(after))
         return;
@@ -85,17 +85,30 @@ static void latency_text(const struct mopt_report *side, char *buf, size_t n)
         snprintf(buf, n, "%.3g ms +- %.2g", mean, sd);
 }
 
+/* The most of a forward pass and of each step's training, planned block and weights. */
+static double peak_memory(const struct mopt_report *r)
+{
+    double peak = number(r, "predicted.memory_bytes.activations") + number(r, "predicted.memory_bytes.weights");
+    const struct mopt_report *steps = at(r, "steps");
+    for (size_t i = 0; i < (steps ? mopt_report_count(steps) : 1); i++) {
+        const struct mopt_report *training = at(steps ? mopt_report_item(steps, i) : r, "training");
+        peak = fmax(peak, number(training, "block_bytes") + number(training, "weight_bytes"));
+    }
+    return peak;
+}
+
 void print_before_after(struct cli *cli, const struct mopt_report *r)
 {
     const struct mopt_report *before = at(r, "before"), *after = at(r, "after");
     if (cli->quiet || !before)
         return;
     char a[48], b[48], x[32];
-    printf("%-12s %18s %18s %8s\n", "", "before", after ? "after" : "", after ? "ratio" : "");
-    count_row(r, "parameters", "parameters", human_count);
-    count_row(r, "nonzero", "nonzero", human_count);
-    count_row(r, "MACs", "macs", human_count);
-    count_row(r, "bytes", "bytes", human_bytes);
+    const char *second = at(r, "predicted") ? "predicted" : "after";
+    printf("%-12s %18s %18s %8s\n", "", "before", second, "ratio");
+    count_row(r, second, "parameters", "parameters", human_count);
+    count_row(r, second, "nonzero", "nonzero", human_count);
+    count_row(r, second, "MACs", "macs", human_count);
+    count_row(r, second, "bytes", "bytes", human_bytes);
     const struct mopt_report *m = at(before, "metrics"), *n = at(after, "metrics");
     if (at(m, "accuracy") || at(n, "accuracy")) {
         accuracy_text(m, a, sizeof a);
@@ -111,6 +124,9 @@ void print_before_after(struct cli *cli, const struct mopt_report *r)
         ratio_text(number(before, "latency_ms.mean"), number(after, "latency_ms.mean"), x, sizeof x);
         printf("%-12s %18s %18s %8s\n", "latency", a, b, x);
     }
+    if (at(r, "predicted"))
+        printf("%-12s %18s %18s\n", "peak memory", "", human_bytes(peak_memory(r), a, sizeof a));
+    printf("%-12s %18lld\n", "seed", (long long)mopt_report_int(at(r, "seed"), 0));
     const struct mopt_report *audit = at(r, "audit");
     for (size_t i = 0; i < mopt_report_count(audit); i++) {
         const struct mopt_report *row = mopt_report_item(audit, i);
@@ -125,7 +141,7 @@ void print_gates(const struct mopt_report *report, FILE *to)
     for (size_t i = 0; i < mopt_report_count(gates); i++) {
         const struct mopt_report *g = mopt_report_item(gates, i);
         const char *note = mopt_report_text(at(g, "note"), NULL);
-        fprintf(to, "gate %-13s %s: %.6g against a limit of %.6g%s%s\n", mopt_report_text(at(g, "gate"), "?"),
+        fprintf(to, "gate %-13s %s: %.9g against a limit of %.9g%s%s\n", mopt_report_text(at(g, "gate"), "?"),
                 mopt_report_text(at(g, "verdict"), "?"), number(g, "value"), number(g, "limit"), note ? "; " : "",
                 note ? note : "");
     }

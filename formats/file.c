@@ -278,6 +278,24 @@ void mo_file_unmap(struct mo_file_map *map)
     *map = (struct mo_file_map){ 0 };
 }
 
+enum mopt_status mo_file_hash(struct mopt_ctx *ctx, const char *path, uint64_t *hash, uint64_t *n_bytes)
+{
+    struct mo_file_map map;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return fail_errno(ctx, path, "read");
+    enum mopt_status status = mo_file_map_fd(ctx, fd, &map);
+    close(fd);
+    if (status) {
+        mo_blame(ctx, "%s", path);
+        return status;
+    }
+    *hash = mo_xxh64(map.bytes, map.n_bytes);
+    *n_bytes = map.n_bytes;
+    mo_file_unmap(&map);
+    return MOPT_OK;
+}
+
 enum mopt_status mo_file_slurp(struct mopt_ctx *ctx, int fd, const char *path, char **bytes, size_t *n_bytes)
 {
     size_t room = 0, n = 0;

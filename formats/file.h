@@ -26,6 +26,8 @@ MOPT_MUST_CHECK enum mopt_status mo_file_commit(struct mo_file_out *out);
 void mo_file_abandon(struct mo_file_out *out);
 
 bool mo_file_exists(const char *path);
+/* XXH64 of a regular file. */
+MOPT_MUST_CHECK enum mopt_status mo_file_hash(struct mopt_ctx *ctx, const char *path, uint64_t *hash, uint64_t *n_bytes);
 
 /* A regular file mapped for reading; an empty one gives a non-NULL pointer and 0. The caller puts the name
  * in front of what is said on failure, and closes fd. */

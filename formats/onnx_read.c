@@ -113,6 +113,7 @@ static enum mopt_status read_into(struct mo_onnx_in *in, struct mopt_model **mod
     m->mappings = in->externals;
     m->is_external = in->externals;
     m->file_bytes = in->n_bytes + in->external_bytes;
+    m->file_hash = mo_xxh64(in->bytes, in->n_bytes);
     if (status)
         mopt_model_free(m);
     else

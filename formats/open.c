@@ -5,22 +5,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "formats/file.h"
 #include "formats/formats.h"
 #include "kernels/backend.h"
 #include "lib/base/io.h"
-
-static const struct mo_io file_io = {
-    .read_model = mopt_model_read,
-    .write_model = mopt_model_write,
-    .open_source = mo_source_open,
-    .read_tensor = mo_tensor_file_read,
-    .write_tensor = mo_tensor_file_write,
-    .read_file = mopt_file_read,
-    .write_file = mopt_file_write,
-    .file_exists = mo_file_exists,
-    .model_bytes = mo_model_bytes,
-    .read_report = mo_read_report,
-};
 
 /* First line of a small system file; false when it cannot be read. */
 static bool read_line(const char *path, char *buf, int n)
@@ -32,6 +20,36 @@ static bool read_line(const char *path, char *buf, int n)
     fclose(f);
     return ok;
 }
+
+static int machine(char *cpu, size_t cpu_bytes)
+{
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    char line[256];
+    snprintf(cpu, cpu_bytes, "%s", "");
+    while (f && !*cpu && fgets(line, sizeof line, f)) {
+        const char *colon = strchr(line, ':');
+        if (colon && !strncmp(line, "model name", 10))
+            snprintf(cpu, cpu_bytes, "%.*s", (int)strcspn(colon + 2, "\n"), colon + 2);
+    }
+    if (f)
+        fclose(f);
+    return (int)sysconf(_SC_NPROCESSORS_ONLN);
+}
+
+static const struct mo_io file_io = {
+    .read_model = mopt_model_read,
+    .write_model = mopt_model_write,
+    .open_source = mo_source_open,
+    .read_tensor = mo_tensor_file_read,
+    .write_tensor = mo_tensor_file_write,
+    .read_file = mopt_file_read,
+    .write_file = mopt_file_write,
+    .file_exists = mo_file_exists,
+    .model_bytes = mo_model_bytes,
+    .hash_file = mo_file_hash,
+    .machine = machine,
+    .read_report = mo_read_report,
+};
 
 /* Processors this process may use: its affinity, and the quota of its cgroup (v2 cpu.max, v1 cpu.cfs_*). */
 static int threads_granted(void)

@@ -110,6 +110,7 @@ void mo_rng_shuffle(struct mo_rng *rng, uint32_t *items, size_t n);
 /* ---- small helpers --------------------------------------------------------------- */
 
 uint64_t mo_hash64(const void *bytes, size_t n, uint64_t seed);         /* FNV-1a, 64 bit */
+uint64_t mo_xxh64(const void *bytes, size_t n);                         /* XXH64, seed 0 */
 bool mo_glob(const char *pattern, const char *text);                    /* *, ?, [a-z]; linear time */
 /* The entry of the NULL-ended list nearest to word, or NULL when none is near. */
 const char *mo_nearest(const char *word, const char *const *words, size_t n_words);

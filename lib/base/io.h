@@ -31,6 +31,10 @@ struct mo_io {
     bool (*file_exists)(const char *path);
     /* bytes that write_model would write, external data included */
     enum mopt_status (*model_bytes)(struct mopt_ctx *, const struct mopt_model *, uint64_t *bytes);
+    /* XXH64 and size of a file's bytes */
+    enum mopt_status (*hash_file)(struct mopt_ctx *, const char *path, uint64_t *hash, uint64_t *n_bytes);
+    /* the processor's name ("" where the system does not tell) and how many are online */
+    int (*machine)(char *cpu, size_t cpu_bytes);
     /* a JSON report read back (--baseline); the caller frees it */
     enum mopt_status (*read_report)(struct mopt_ctx *, const char *path, struct mopt_report **);
 };

@@ -172,6 +172,7 @@ struct mopt_model {
     struct mo_kept kept;                /* doc string, functions, training info, unknown fields */
     bool is_external;                   /* came with external data, and is written so again */
     uint64_t file_bytes;                /* of the file it was read from, external data included; 0: made here */
+    uint64_t file_hash;                 /* XXH64 of that file, without external data */
     void *mapping; size_t mapping_bytes;                        /* the mapped file, or NULL */
     void (*release_mapping)(struct mopt_model *);               /* set by who mapped; may be NULL */
     void *mappings;                                             /* external files, owned by release_mapping */

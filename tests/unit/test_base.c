@@ -106,12 +106,27 @@ START_TEST(globs)
 }
 END_TEST
 
+/* Values of the reference program. */
+START_TEST(hash_of_files)
+{
+    static const struct { const char *text; uint64_t hash; } rows[] = {
+        {"", 0xef46db3751d8e999u}, {"a", 0xd24ec4f1a98c6e5bu}, {"abc", 0x44bc2cf5ad770999u},
+        {"Nobody inspects the spammish repetition", 0xfbcea83c8a378bf1u}};
+    for (size_t i = 0; i < MO_COUNT(rows); i++)
+        ck_assert_uint_eq(mo_xxh64(rows[i].text, strlen(rows[i].text)), rows[i].hash);
+}
+END_TEST
+
 START_TEST(nearest_words)
 {
     const char *const words[] = {"amount", "epochs", "target"};
     ck_assert_str_eq(mo_nearest("amonut", words, 3), "amount");
     ck_assert_str_eq(mo_nearest("epoch", words, 3), "epochs");
     ck_assert_ptr_null(mo_nearest("zzzzzzzz", words, 3));
+    ck_assert_ptr_null(mo_nearest("set", words, 3));
+    const char *const flags[] = {"eps", "optimizer", "output", "set"};
+    ck_assert_str_eq(mo_nearest("opt", flags, 4), "optimizer"); /* an abbreviation, not three changed letters */
+    ck_assert_str_eq(mo_nearest("out", flags, 4), "output");
 }
 END_TEST
 
@@ -216,6 +231,7 @@ Suite *suite_base(void)
     tcase_add_test(t, draws_are_a_function_of_seed_and_stream);
     tcase_add_test(t, shuffle_is_a_permutation);
     tcase_add_test(t, globs);
+    tcase_add_test(t, hash_of_files);
     tcase_add_test(t, nearest_words);
     tcase_add_test(t, options_by_table);
     tcase_add_test(t, amounts);
