@@ -3,7 +3,9 @@
  * Reads the teacher, opens the data once, counts and measures before and after,
  * runs each step, sweeps and checks the graph, verifies exact passes by running
  * both models, judges the gates. */
+#include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "kernels/backend.h"
@@ -32,6 +34,14 @@ static bool only_reads(const struct mopt_recipe *recipe)
     return true;
 }
 
+static bool has_step(const struct mopt_recipe *recipe, const char *pass)
+{
+    for (size_t i = 0; i < recipe->n_steps; i++)
+        if (!strcmp(recipe->steps[i].pass->name, pass))
+            return true;
+    return false;
+}
+
 /* Everything that can be wrong with a recipe as a whole, before any work. */
 static enum mopt_status check_recipe(struct mopt_ctx *ctx, const struct mopt_recipe *recipe)
 {
@@ -45,7 +55,20 @@ static enum mopt_status check_recipe(struct mopt_ctx *ctx, const struct mopt_rec
         if (pass->flags & MO_PASS_NEEDS_TEACHER && !s->teacher)
             return mo_fail(ctx, MOPT_USAGE, "%s needs a teacher: add --teacher FILE, or --teacher original", pass->name);
     }
-    return mo_gates_check(ctx, s);
+    bool changes = !only_reads(recipe), benches = has_step(recipe, "bench");
+    const struct mo_measured measured = {
+        .before = changes,
+        .metrics = (s->data.data || s->data.eval_data) && (changes || has_step(recipe, "eval")),
+        .size = changes || benches || has_step(recipe, "inspect"),
+        .latency = benches,
+        .mean_latency = benches || (changes && s->measure_s > 0),
+        .cosine = has_step(recipe, "diff"),
+    };
+    if ((s->data.data || s->data.eval_data) && !(all_flags(recipe) & (MO_PASS_DATA | MO_PASS_NEEDS_DATA)))
+        return mo_fail(ctx, MOPT_USAGE, "%s uses no data: leave --data and --eval-data out", recipe->steps[0].pass->name);
+    if (s->teacher && !(all_flags(recipe) & MO_PASS_NEEDS_TEACHER))
+        return mo_fail(ctx, MOPT_USAGE, "no step uses a teacher: leave --teacher out, or distill");
+    return mo_gates_check_job(ctx, s, &measured);
 }
 
 /* One side of the before/after table. */
@@ -97,8 +120,8 @@ static enum mopt_status verify(struct mo_job *job, const struct mopt_model *was)
 static enum mopt_status run_step(struct mo_job *job, const struct mo_step *step)
 {
     struct mopt_ctx *ctx = job->ctx;
-    bool changes = !(step->pass->flags & MO_PASS_READS) && !job->settings->dry_run;
-    bool verifies = changes && step->pass->flags & MO_PASS_EXACT && job->settings->verify;
+    bool changes = !(step->pass->flags & MO_PASS_READS);
+    bool verifies = changes && !job->settings->dry_run && step->pass->flags & MO_PASS_EXACT && job->settings->verify;
     struct mopt_model *was = NULL;
     if (verifies)
         MO_TRY(mo_model_copy(ctx, job->model, &was));
@@ -130,6 +153,49 @@ static enum mopt_status run_step(struct mo_job *job, const struct mo_step *step)
     return s;
 }
 
+static void describe_file(struct mopt_report *list, const char *role, const char *name, uint64_t n_bytes, uint64_t hash)
+{
+    char hex[17];
+    snprintf(hex, sizeof hex, "%016" PRIx64, hash);
+    struct mopt_report *row = mo_report_object(list, NULL);
+    mo_report_set_text(row, "role", role);
+    mo_report_set_text(row, "name", name);
+    mo_report_set_int(row, "bytes", (int64_t)n_bytes);
+    mo_report_set_text(row, "xxh64", hex);
+}
+
+/* The models that came from files; a model made in memory has no hash. */
+static void describe_files(const struct mo_job *job, struct mopt_report *root)
+{
+    struct mopt_report *list = mo_report_list(root, "files");
+    if (job->model && job->model->file_bytes)
+        describe_file(list, "input", job->name, job->model->file_bytes, job->model->file_hash);
+    for (size_t i = 0; i < job->n_others; i++)
+        describe_file(list, "beside", job->other_names && job->other_names[i] ? job->other_names[i] : "model",
+                      job->others[i]->file_bytes, job->others[i]->file_hash);
+}
+
+enum mopt_status mopt_report_output(struct mopt_ctx *ctx, struct mopt_report *report, const char *path)
+{
+    uint64_t hash, n_bytes;
+    const struct mopt_report *list = mopt_report_at(report, "files");
+    if (!list || !strcmp(path, "-"))
+        return MOPT_OK;
+    MO_TRY(ctx->io->hash_file(ctx, path, &hash, &n_bytes));
+    describe_file((struct mopt_report *)(uintptr_t)list, "output", path, n_bytes, hash);
+    return mo_report_ok(report) ? MOPT_OK : mo_no_memory(ctx, 0, "a report");
+}
+
+static void describe_machine(struct mopt_ctx *ctx, struct mopt_report *root)
+{
+    char cpu[128];
+    struct mopt_report *row = mo_report_object(root, "machine");
+    int n_cores = ctx->io->machine(cpu, sizeof cpu);
+    mo_report_set_text(row, "cpu", cpu);
+    mo_report_set_int(row, "cores", n_cores);
+    mo_report_set_int(row, "memory_limit_bytes", (int64_t)ctx->max_memory_bytes);
+}
+
 static void describe(struct mopt_ctx *ctx, const struct mopt_recipe *recipe, struct mopt_report *root)
 {
     mo_report_set_text(root, "mopt", MOPT_VERSION);
@@ -140,6 +206,7 @@ static void describe(struct mopt_ctx *ctx, const struct mopt_recipe *recipe, str
     mo_report_set_int(root, "threads", ctx->n_threads);
     mo_report_set_text(root, "device", ctx->device_name);
     mo_report_set_text(root, "model", recipe->n_names ? recipe->names[0] : "model");
+    describe_machine(ctx, root);
 }
 
 static void describe_data(const struct mopt_dataset *dataset, const struct mo_data_settings *settings,
@@ -187,6 +254,19 @@ static enum mopt_status open_beside(struct mo_job *job, const struct mopt_recipe
     return MOPT_OK;
 }
 
+/* What a dry run leaves: the model as it would be but for training, and what a forward pass of it takes. */
+static enum mopt_status predict(struct mo_job *job, struct mopt_report *side)
+{
+    MO_TRY(mo_report_counts(job->ctx, job->model, side));
+    enum mopt_status s = mo_measure_memory(job->ctx, job->model, side);
+    if (s == MOPT_UNSUPPORTED || s == MOPT_LIMIT) {
+        mo_log(job->ctx, "measure", "no memory need: %s", mopt_error(job->ctx));
+        mopt_clear(job->ctx);
+        return MOPT_OK;
+    }
+    return s;
+}
+
 static enum mopt_status run_job(struct mo_job *job, const struct mopt_recipe *recipe, struct mopt_report *root,
                                 struct mopt_model **original)
 {
@@ -201,11 +281,19 @@ static enum mopt_status run_job(struct mo_job *job, const struct mopt_recipe *re
     if (changes)
         MO_TRY(measure_side(job, job->model, accuracy, mo_report_object(root, "before")));
     MO_TRY(run_steps(job, recipe, root));
-    if (changes && !s->dry_run)
+    if (changes && s->dry_run)
+        MO_TRY(predict(job, mo_report_object(root, "predicted")));
+    else if (changes)
         MO_TRY(measure_side(job, job->model, accuracy, mo_report_object(root, "after")));
     if (job->dataset)
         describe_data(job->dataset, &s->data, root);
     return s->dry_run ? MOPT_OK : mo_gates_judge(job->ctx, s, root);
+}
+
+/* Without a model: why it is not there. */
+static enum mopt_status failed_before(struct mopt_ctx *ctx)
+{
+    return ctx->status ? ctx->status : mo_fail(ctx, MOPT_USAGE, "there is no model");
 }
 
 enum mopt_status mopt_apply(struct mopt_ctx *ctx, const struct mopt_recipe *recipe, struct mopt_model *model,
@@ -226,10 +314,15 @@ enum mopt_status mopt_apply(struct mopt_ctx *ctx, const struct mopt_recipe *reci
                          .name = recipe->n_names ? recipe->names[0] : "model",
                          .other_names = recipe->n_names > 1 ? recipe->names + 1 : NULL};
     char *text = NULL;
-    enum mopt_status s = mopt_recipe_text(ctx, recipe, &text);
+    describe_files(&job, root);
+    enum mopt_status s = model ? mopt_recipe_text(ctx, recipe, &text) : failed_before(ctx);
     job.recipe = text;
+    struct mopt_model *dry = NULL; /* a dry run works on a copy, all but the training */
+    if (!s && recipe->settings.dry_run && !only_reads(recipe) && !(s = mo_model_copy(ctx, model, &dry)))
+        job.model = dry;
     if (!s)
         s = run_job(&job, recipe, root, &original);
+    mopt_model_free(dry);
     mo_report_set_text(root, "status", mopt_status_text(s));
     mo_report_set_int(root, "exit_code", s);
     if (s)

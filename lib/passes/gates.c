@@ -69,6 +69,40 @@ enum mopt_status mo_gates_check(struct mopt_ctx *ctx, const struct mo_job_settin
     return MOPT_OK;
 }
 
+static enum mopt_status cannot(struct mopt_ctx *ctx, const char *gate, const char *what)
+{
+    return mo_fail(ctx, MOPT_USAGE, "option '%s': this job measures no %s to judge", gate, what);
+}
+
+enum mopt_status mo_gates_check_job(struct mopt_ctx *ctx, const struct mo_job_settings *s,
+                                    const struct mo_measured *job)
+{
+    MO_TRY(mo_gates_check(ctx, s));
+    char key[16] = "";
+    double x;
+    bool is_mean = s->max_latency && parse_latency(s->max_latency, key, &x) && !strcmp(key, "mean");
+    if (s->baseline && !s->max_drop)
+        return mo_fail(ctx, MOPT_USAGE, "option 'baseline' is what --max-drop measures against: add --max-drop 0.5%%");
+    if (s->baseline) { /* a wrong name is said now, not after hours */
+        struct mopt_report *old = NULL;
+        MO_TRY(ctx->io->read_report(ctx, s->baseline, &old));
+        mopt_report_free(old);
+    }
+    if (!isnan(s->min_accuracy) && !job->metrics)
+        return cannot(ctx, "min-accuracy", "accuracy");
+    if (s->max_rmse && !job->metrics)
+        return cannot(ctx, "max-rmse", "root mean square error");
+    if (s->max_drop && (!job->metrics || (!job->before && !s->baseline)))
+        return cannot(ctx, "max-drop", "accuracy before and after");
+    if (s->max_size && !(parse_unit(s->max_size, size_units, &x) ? job->size : job->before))
+        return cannot(ctx, "max-size", "size");
+    if (s->max_latency && !(is_mean ? job->mean_latency : job->latency))
+        return cannot(ctx, "max-latency", "such latency (bench does)");
+    if (!isnan(s->min_cosine) && !job->cosine)
+        return cannot(ctx, "min-cosine", "cosine (diff does)");
+    return MOPT_OK;
+}
+
 bool mo_gates_need_accuracy(const struct mo_job_settings *s)
 {
     return !isnan(s->min_accuracy) || s->max_drop || s->max_rmse;
@@ -86,9 +120,16 @@ struct judge {
     char first[256];
 };
 
+/* The step gave no such number after all: a gate that could not be judged has not been passed. */
 static enum mopt_status nothing(struct judge *j, const char *gate, const char *what)
 {
-    return mo_fail(j->ctx, MOPT_USAGE, "option '%s': this job measured no %s to judge", gate, what);
+    struct mopt_report *row = mo_report_object(j->rows, NULL);
+    mo_report_set_text(row, "gate", gate);
+    mo_report_set_text(row, "verdict", "failed");
+    mo_report_set_text(row, "note", "not measured");
+    if (!j->n_failed++)
+        snprintf(j->first, sizeof j->first, "gate '%s' failed: this job measured no %s to judge", gate, what);
+    return MOPT_OK;
 }
 
 static void verdict(struct judge *j, const char *gate, double limit, double value, bool ok, const char *note)
@@ -101,15 +142,21 @@ static void verdict(struct judge *j, const char *gate, double limit, double valu
     if (note)
         mo_report_set_text(row, "note", note);
     if (!ok && !j->n_failed++)
-        snprintf(j->first, sizeof j->first, "gate '%s' failed: %.6g against a limit of %.6g%s%s", gate, value, limit,
+        snprintf(j->first, sizeof j->first, "gate '%s' failed: %.9g against a limit of %.9g%s%s", gate, value, limit,
                  note ? "; " : "", note ? note : "");
 }
 
-/* The first of the paths that holds a number. */
+/* The first of the paths that holds a number: of the job, else of its last step that has one. */
 static double number_at(const struct mopt_report *report, const char *const *paths)
 {
-    for (; *paths; paths++) {
-        double x = mopt_report_number(mopt_report_at(report, *paths), NAN);
+    for (const char *const *p = paths; *p; p++) {
+        double x = mopt_report_number(mopt_report_at(report, *p), NAN);
+        if (!isnan(x))
+            return x;
+    }
+    const struct mopt_report *steps = mopt_report_at(report, "steps");
+    for (size_t i = mopt_report_count(steps); i-- > 0;) {
+        double x = number_at(mopt_report_item(steps, i), paths);
         if (!isnan(x))
             return x;
     }
@@ -175,9 +222,8 @@ static enum mopt_status judge_latency(struct judge *j, const struct mo_job_setti
     if (!parse_latency(s->max_latency, key, &limit))
         return mo_gates_check(j->ctx, s);
     snprintf(path, sizeof path, "models.0.latency_ms.%s", key);
-    double value = mopt_report_number(mopt_report_at(j->report, path), NAN);
-    if (isnan(value) && !strcmp(key, "mean"))
-        value = mopt_report_number(mopt_report_at(j->report, "after.latency_ms.mean"), NAN);
+    const char *const paths[] = {path, !strcmp(key, "mean") ? "after.latency_ms.mean" : NULL, NULL};
+    double value = number_at(j->report, paths);
     if (isnan(value))
         return nothing(j, "max-latency", "such latency (bench does)");
     verdict(j, "max-latency", limit, value, value <= limit, NULL);
@@ -200,18 +246,21 @@ enum mopt_status mo_gates_judge(struct mopt_ctx *ctx, const struct mo_job_settin
         const char *const paths[] = {"after.metrics.rmse", "metrics.rmse", NULL};
         double value = number_at(report, paths), limit = strtod(s->max_rmse, NULL);
         if (isnan(value))
-            return nothing(&j, "max-rmse", "root mean square error");
-        verdict(&j, "max-rmse", limit, value, value <= limit, NULL);
+            MO_TRY(nothing(&j, "max-rmse", "root mean square error"));
+        else
+            verdict(&j, "max-rmse", limit, value, value <= limit, NULL);
     }
     if (s->max_size)
         MO_TRY(judge_size(&j, s));
     if (s->max_latency)
         MO_TRY(judge_latency(&j, s));
     if (!isnan(s->min_cosine)) {
-        double value = mopt_report_number(mopt_report_at(report, "min_cosine"), NAN);
+        const char *const paths[] = {"min_cosine", NULL};
+        double value = number_at(report, paths);
         if (isnan(value))
-            return nothing(&j, "min-cosine", "cosine (diff does)");
-        verdict(&j, "min-cosine", s->min_cosine, value, value >= s->min_cosine, NULL);
+            MO_TRY(nothing(&j, "min-cosine", "cosine"));
+        else
+            verdict(&j, "min-cosine", s->min_cosine, value, value >= s->min_cosine, NULL);
     }
     return j.n_failed ? mo_fail(ctx, MOPT_GATE, "%s", j.first) : MOPT_OK;
 }

@@ -117,6 +117,18 @@ enum mopt_status mo_measure_latency(struct mopt_ctx *ctx, const struct mopt_mode
     return s;
 }
 
+enum mopt_status mo_measure_memory(struct mopt_ctx *ctx, const struct mopt_model *model, struct mopt_report *report)
+{
+    struct mo_run *run = NULL;
+    int64_t free_dim;
+    MO_TRY(first_run(ctx, model, 0, &free_dim, &run));
+    struct mopt_report *row = mo_report_object(report, "memory_bytes");
+    mo_report_set_int(row, "activations", (int64_t)mo_run_block_bytes(run));
+    mo_report_set_int(row, "weights", (int64_t)mo_run_weight_bytes(run));
+    mo_run_free(run);
+    return MOPT_OK;
+}
+
 /* The largest |a - b| over the largest |a|, or over SMALL_SCALE where that is less: what was rounded at a scale near 1
  * inside cannot be better at the output. Other types than float32 are compared bit by bit. */
 static double difference_of(const struct mo_value *v, const void *a, const void *b)

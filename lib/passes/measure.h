@@ -17,6 +17,10 @@ struct mo_latency { double mean_ms, sd_ms; uint32_t n; };
 MOPT_MUST_CHECK enum mopt_status mo_measure_latency(struct mopt_ctx *ctx, const struct mopt_model *model,
                                                     double budget_s, struct mo_latency *latency);
 
+/* What one forward pass of one sample takes, as memory_bytes {activations, weights}. */
+MOPT_MUST_CHECK enum mopt_status mo_measure_memory(struct mopt_ctx *ctx, const struct mopt_model *model,
+                                                   struct mopt_report *report);
+
 /* Largest difference of any output, relative to that output's largest magnitude, on seeded input; infinite when the
  * interfaces differ. */
 MOPT_MUST_CHECK enum mopt_status mo_measure_difference(struct mopt_ctx *ctx, const struct mopt_model *a,

@@ -164,7 +164,7 @@ static enum mopt_status make_answers(struct distiller *d, size_t batch)
     if (!d->row_of || !d->answers)
         return mo_no_memory(d->ctx, bytes, "the teacher's answers");
     d->n_answers = n;
-    return keep_answers(d, batch);
+    return d->job->settings->dry_run ? MOPT_OK : keep_answers(d, batch);
 }
 
 static enum mopt_status open_teacher(struct distiller *d)

@@ -165,7 +165,7 @@ static enum mopt_status calibrate(struct mo_job *job, const struct mo_quantize_o
     const struct mo_graph *g = &job->model->graph;
     struct mo_range_rule rule = { .method = (enum mo_calib_method)o->method, .percentile = o->percentile, .n_levels = 256,
                                   .symmetric = form->symmetric };
-    struct mo_calibrate_options stream = { .samples = (size_t)o->samples, .batch = 32,
+    struct mo_calibrate_options stream = { .samples = job->settings->dry_run ? 1 : (size_t)o->samples, .batch = 32,
                                            .seed = (uint64_t)job->settings->seed };
     size_t n_samples = 0;
     double start = mo_now_s();
@@ -237,12 +237,10 @@ enum mopt_status mo_quantize_static(struct mo_job *job, const struct mo_quantize
                                         .seed = (uint64_t)job->settings->seed, .limit = 16 };
     struct snapshot s = { .job = job, .stream = &stream };
     MO_TRY(plan_static(job, &form, &plan));
-    if (job->settings->dry_run)
-        return MOPT_OK;
     MO_TRY(calibrate(job, o, &form, &plan));
     stream.batch = mo_batch_for(g, 16);
     stream.limit = (uint32_t)MO_MAX(stream.batch, stream.limit);
-    bool measures = o->measure && !for_training;
+    bool measures = o->measure && !for_training && !job->settings->dry_run;
     enum mopt_status status = measures ? snapshot_new(&s, g, &plan) : MOPT_OK;
     if (!status)
         status = mo_quant_write(job, job->model, &form, &plan, for_training, written);

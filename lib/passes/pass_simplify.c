@@ -218,10 +218,7 @@ static enum mopt_status simplify(struct simplify *s)
 
 static enum mopt_status run(struct mo_job *job)
 {
-    struct mopt_model *copy = NULL;
-    if (job->settings->dry_run)
-        MO_TRY(mo_model_copy(job->ctx, job->model, &copy));
-    struct simplify s = { .job = job, .model = copy ? copy : job->model, .options = job->options };
+    struct simplify s = { .job = job, .model = job->model, .options = job->options };
     s.r = (struct mo_rewrite){ .ctx = job->ctx, .g = &s.model->graph };
     uint32_t n_before = s.r.g->n_nodes;
     enum mopt_status status = simplify(&s);
@@ -234,7 +231,6 @@ static enum mopt_status run(struct mo_job *job)
     }
     mo_report_set_int(job->report, "nodes_before", n_before);
     mo_report_set_int(job->report, "nodes_after", s.r.g->n_nodes);
-    mopt_model_free(copy);
     return status;
 }
 

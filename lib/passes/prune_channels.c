@@ -468,14 +468,6 @@ static enum mopt_status retrain(struct cutting *c, int64_t i, int64_t n)
     return status;
 }
 
-static void predict(struct cutting *c, const struct mo_counts *counts)
-{
-    struct mopt_report *row = mo_report_object(c->job->report, "predicted");
-    mo_report_set_int(row, "parameters", counts->parameters);
-    mo_report_set_int(row, "macs", counts->macs);
-    mo_report_set_int(row, "bytes", (int64_t)counts->bytes);
-}
-
 static enum mopt_status settle_goal(struct cutting *c, struct goal *goal)
 {
     const struct mo_prune_settings *s = c->settings;
@@ -543,8 +535,6 @@ static enum mopt_status run_rounds(struct cutting *c)
         if (!is_dry)
             MO_TRY(retrain(c, i, n_rounds));
     }
-    if (is_dry)
-        predict(c, &counts);
     return audit(c, is_dry ? "would be cut" : "cut");
 }
 
@@ -575,7 +565,7 @@ static bool has_computed_weights(const struct mo_graph *g)
     return false;
 }
 
-static enum mopt_status prune_model(struct mo_job *job, const struct mo_prune_settings *settings)
+enum mopt_status mo_prune_channels(struct mo_job *job, const struct mo_prune_settings *settings)
 {
     struct cutting c = { .job = job, .settings = settings };
     if (has_computed_weights(&job->model->graph)) {
@@ -585,17 +575,5 @@ static enum mopt_status prune_model(struct mo_job *job, const struct mo_prune_se
     }
     enum mopt_status status = run_rounds(&c);
     mo_channels_free(c.ch);
-    return status;
-}
-
-enum mopt_status mo_prune_channels(struct mo_job *job, const struct mo_prune_settings *settings)
-{
-    if (!job->settings->dry_run)
-        return prune_model(job, settings);
-    /* Every round cuts for real, from a copy; only retraining is left out. */
-    struct mo_job dry = *job;
-    MO_TRY(mo_model_copy(job->ctx, job->model, &dry.model));
-    enum mopt_status status = prune_model(&dry, settings);
-    mopt_model_free(dry.model);
     return status;
 }

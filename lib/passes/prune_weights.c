@@ -418,23 +418,6 @@ static void say_what_zeros_do(struct mopt_ctx *ctx, const struct masking *m)
         mo_log(ctx, "prune", "zeros pay in compressed size only, not in speed; --structured removes channels instead");
 }
 
-static enum mopt_status predict(struct masking *m)
-{
-    struct mo_counts counts;
-    int64_t gone = 0;
-    MO_TRY(mo_infer_sample(m->job->ctx, &m->job->model->graph, MO_FREE_DIM));
-    MO_TRY(mo_count(m->job->ctx, &m->job->model->graph, &counts));
-    MO_TRY(mo_infer(m->job->ctx, &m->job->model->graph, NULL, 0));
-    for (size_t i = 0; i < m->n_elems; i++)
-        gone += !m->keep[i] && m->w[i] != 0;
-    struct mopt_report *row = mo_report_object(m->job->report, "predicted");
-    mo_report_set_int(row, "parameters", counts.parameters);
-    mo_report_set_int(row, "nonzero", counts.nonzero - gone);
-    mo_report_set_int(row, "macs", counts.macs);
-    mo_report_set_int(row, "bytes", (int64_t)counts.bytes);
-    return report(m, "would be masked");
-}
-
 enum mopt_status mo_prune_weights(struct mo_job *job, const struct mo_prune_settings *settings)
 {
     struct mopt_ctx *ctx = job->ctx;
@@ -459,7 +442,8 @@ enum mopt_status mo_prune_weights(struct mo_job *job, const struct mo_prune_sett
     MO_TRY(load_weights(&m));
     if (job->settings->dry_run) {
         MO_TRY(choose(&m, 1));
-        return predict(&m);
+        MO_TRY(write_zeros(&m));
+        return report(&m, "would be masked");
     }
     bool retrains = job->dataset && settings->train.epochs > 0;
     if (!retrains || settings->ramp != MO_RAMP_CUBIC) {

@@ -158,8 +158,6 @@ static enum mopt_status visit(struct dynamic *d, mo_node_id i, bool is_selected)
     if ((why = obstacle(d->g, n)))
         return strstr(why, "convolutions") ? mo_audit(d->job, name, "float", why, NULL) : mo_audit_skip(d->job, name, why);
     d->n_done++;
-    if (d->job->settings->dry_run)
-        return mo_audit(d->job, name, "int8 dynamic", NULL, NULL);
     MO_TRY(quantize_input(d, n->in[0]));
     MO_TRY(write_weight(d, i, w, &sqnr_db));
     MO_TRY(write_product(d, i, w));

@@ -243,8 +243,6 @@ enum mopt_status mo_quantize_fp16(struct mo_job *job, const struct mo_quantize_o
     mo_report_set_int(job->report, "half_nodes", n_half);
     if (!n_half)
         return mo_fail(job->ctx, MOPT_UNSUPPORTED, "no node can compute in half precision");
-    if (job->settings->dry_run)
-        return MOPT_OK;
     MO_TRY(write_all(&f, n_nodes));
     mo_report_set_int(job->report, "clipped", (int64_t)f.n_clipped);
     mo_report_set_int(job->report, "flushed_to_zero", (int64_t)f.n_flushed);

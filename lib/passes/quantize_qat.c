@@ -76,7 +76,7 @@ static enum mopt_status train(struct mo_job *job, const struct mo_quantize_optio
     struct mo_train_hooks hooks = { .phase = "qat", .trained = true };
     struct mo_train_result result = { 0 };
     struct mo_metrics before = { 0 };
-    bool validates = mo_dataset_count(job->dataset, MO_SPLIT_VALIDATION) > 0;
+    bool validates = mo_dataset_count(job->dataset, MO_SPLIT_VALIDATION) > 0 && !job->settings->dry_run;
     if (s.init)
         return mo_fail(job->ctx, MOPT_USAGE, "--qat goes on from a trained model; --init fresh would throw it away");
     if (validates)
@@ -103,8 +103,6 @@ enum mopt_status mo_quantize_qat(struct mo_job *job, const struct mo_quantize_op
     struct mo_quant_written written = { 0 };
     struct keep keep = { 0 };
     MO_TRY(mo_quantize_static(job, o, true, &written));
-    if (job->settings->dry_run)
-        return MOPT_OK;
     enum mopt_status status = train(job, o, &keep);
     keep_release(&keep);
     if (!status)

@@ -72,7 +72,7 @@ static enum mopt_status take(struct job *j, mo_node_id i, uint32_t k, int axis)
     const char *name = mo_quant_name(j->g, &j->g->nodes[i]);
     MO_TRY(mo_quant_weight(j->job->ctx, w, axis, j->form->weight_max, NULL, &qw));
     double sqnr_db = qw.sqnr_db;
-    enum mopt_status status = j->job->settings->dry_run ? MOPT_OK : store(j, j->g->nodes[i].in[k], &qw);
+    enum mopt_status status = store(j, j->g->nodes[i].in[k], &qw);
     mo_quant_weight_free(&qw);
     MO_TRY(status);
     j->n_done++;

@@ -9,4 +9,4 @@ expect 3 "$MOPT" prune m.onnx --amount 0.5 --max-size 1kB -o p.onnx --report p.j
 expect 0 "$MOPT" prune m.onnx --amount 0.5 --max-size 1MB -o q.onnx
 expect 2 "$MOPT" prune m.onnx --amount 0.5 --max-size large -o r.onnx
 expect 2 "$MOPT" eval m.onnx --data "$DATA" --max-latency p99=20ms
-says "measured no"
+says "measures no"

@@ -1,0 +1,54 @@
+# The report: what it says of machine and files, also of a run that failed; the dry run's plan; gates that cannot be judged.
+expect 0 "$MOPT" create mlp --layers 784,32,10 --input 1x28x28 -o m.onnx
+expect 0 "$MOPT" prune m.onnx --amount 0.5 --seed 5 -o p.onnx --report p.json
+says "seed                          5"
+[ "$(number p.json files.0.role)" = input ] && [ "$(number p.json files.1.role)" = output ] || fail "files"
+holds "$(number p.json files.1.bytes) == $(stat -c %s p.onnx) && $(number p.json machine.cores) > 0"
+# the hash is of the bytes: of the output here, of the input when that file is read next, from stdin too
+hash=$(number p.json files.1.xxh64)
+expect 0 "$MOPT" inspect p.onnx --report i.json
+[ "$(number i.json files.0.xxh64)" = "$hash" ] || fail "the same file has another hash"
+"$MOPT" inspect - --json < p.onnx > s.json
+[ "$(number s.json files.0.xxh64)" = "$hash" ] || fail "the same bytes from stdin have another hash"
+expect 1 "$MOPT" prune missing.onnx --amount 0.5 -o q.onnx --report f.json
+holds "$(number f.json exit_code) == 1"
+[ "$(number f.json model)" = missing.onnx ] || fail "the report does not name the model"
+number f.json error | grep -q missing.onnx || fail "the report does not say what failed"
+expect 5 "$MOPT" train m.onnx --data idx:/nonexistent -o q.onnx --report f.json
+holds "$(number f.json exit_code) == 5"
+
+# -n: what would come out, and nothing written
+plan() {
+    expect 0 "$MOPT" "$@" -n --json
+    cp out plan.json
+    expect 0 "$MOPT" "$@" -o real.onnx -f --report real.json --measure 0
+    for key in parameters nonzero macs bytes; do
+        [ "$(number plan.json predicted.$key)" = "$(number real.json after.$key)" ] || fail "predicted $key: $*"
+    done
+    holds "$(number plan.json predicted.memory_bytes.weights) > 0"
+}
+plan prune m.onnx --amount 0.9
+plan prune m.onnx --structured --target macs=0.5x
+plan prune m.onnx --structured --target size=60kB
+plan prune m.onnx --structured --target params=15k
+plan quantize m.onnx --weight-only int8
+plan quantize m.onnx --fp16
+plan quantize m.onnx --dynamic
+holds "$(number real.json after.parameters) >= $(number real.json before.parameters)"
+plan simplify m.onnx
+expect 0 "$MOPT" quantize m.onnx --data "$DATA" -n
+says "peak memory"
+expect 0 "$MOPT" quantize m.onnx --data "$DATA" --qat -n
+says "predicted"
+expect 0 "$MOPT" train m.onnx --data "$DATA" -n
+[ ! -e q.onnx ] || fail "a file was written"
+
+# what a gate cannot judge is said before the work
+expect 2 "$MOPT" train m.onnx --data "$DATA" --max-latency p99=20ms -o q.onnx
+expect 1 "$MOPT" train m.onnx --data "$DATA" --max-drop 1% --baseline missing.json -o q.onnx
+says "missing.json"
+expect 2 "$MOPT" eval m.onnx --data "$DATA" --baseline p.json
+says "max-drop"
+expect 2 "$MOPT" inspect m.onnx --data "$DATA"
+expect 2 "$MOPT" prune m.onnx --amount 0.5 --teacher p.onnx -o q.onnx
+[ ! -e q.onnx ] || fail "a file was written"
