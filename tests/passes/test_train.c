@@ -132,7 +132,7 @@ START_TEST(a_broken_loss_stops_and_keeps_the_checkpoint)
     reset_trial_disk();
     struct trial t = {.no_norm = true,
                       .options = {"epochs", "9", "lr", "3000", "optimizer", "sgd", "schedule", "constant", "checkpoint",
-                                  "run.ckpt", "checkpoint-every", "0"}};
+                                  "run.ckpt", "checkpoint-every", "0", "clip", "0"}};
     run_trial(&t);
     ck_assert_msg(t.status == MOPT_FAILED, "%d: %s", t.status, t.error);
     ck_assert_msg(strstr(t.error, "step") && strstr(t.error, "run.ckpt"), "%s", t.error);
