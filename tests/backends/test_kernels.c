@@ -1,75 +1,16 @@
 /* Every kernel that the CPU has of its own, against the plain C form over random
  * shapes, on every tier of the machine, and with the same bits for 1 and 3 threads.
  * A kernel of its own without a case here fails the suite. Where a CUDA device opens,
- * it goes through the same cases. Operands lie in the device's memory: what a case
- * looks at or changes itself is what result() brought back. */
+ * it goes through the same cases; the other kernels' are in test_cuda_kernels.c. */
 #include <check.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "kernels/cpu/reference.h"
-#include "lib/base/base.h"
+#include "tests/support/kernel_bench.h"
 
-#define MAX_ELEMS 200000
 #define N_ROUNDS 16
-
-/* One kernel called with the same operands through `be`; results go to out[0..n_out). */
-struct bench {
-    const struct mo_backend *be;
-    struct mo_device *dev;
-    struct mo_rng rng;              /* drawn alike for every backend of a round */
-    float *out; size_t n_out;
-    float *mem; size_t used;        /* operands, on the device */
-    float *draft;                   /* one operand, before it goes there */
-    double tolerance;
-};
-
-static float *operand(struct bench *b, size_t n, float scale, float shift)
-{
-    float *x = b->mem + b->used;
-    b->used += (n + 15) / 16 * 16;
-    ck_assert_uint_lt(b->used, 40 * MAX_ELEMS);
-    for (size_t i = 0; i < n; i++)
-        b->draft[i] = shift + scale * (2 * mo_rng_float(&b->rng) - 1);
-    b->be->upload(b->dev, x, b->draft, n * sizeof *x);
-    return x;
-}
-
-/* Room for bytes of any kind, or a copy of some. */
-static void *table(struct bench *b, const void *host, size_t n_bytes)
-{
-    float *mem = b->mem + b->used;
-    b->used += (n_bytes / sizeof *mem + 16) / 16 * 16;
-    ck_assert_uint_lt(b->used, 40 * MAX_ELEMS);
-    if (host)
-        b->be->upload(b->dev, mem, host, n_bytes);
-    return mem;
-}
-
-/* Gives where they are kept, on the host. */
-static float *result(struct bench *b, const float *x, size_t n)
-{
-    float *kept = b->out + b->n_out;
-    ck_assert_uint_lt(b->n_out + n, 20 * MAX_ELEMS);
-    b->be->download(b->dev, kept, x, n * sizeof *x);
-    b->n_out += n;
-    return kept;
-}
-
-static void result_bytes(struct bench *b, const uint8_t *x, size_t n)
-{
-    uint8_t *bytes = (uint8_t *)b->draft;
-    ck_assert_uint_lt(b->n_out + n, 20 * MAX_ELEMS);
-    b->be->download(b->dev, bytes, x, n);
-    for (size_t i = 0; i < n; i++)
-        b->out[b->n_out++] = bytes[i];
-}
-
-static int64_t pick(struct bench *b, int low, int high)
-{
-    return low + (int64_t)mo_rng_below(&b->rng, (uint32_t)(high - low + 1));
-}
 
 /* ---- cases -------------------------------------------------------------------------------- */
 
@@ -519,26 +460,6 @@ START_TEST(every_kernel_has_a_case)
 #undef MO_KERNEL
 }
 END_TEST
-
-static struct bench bench_new(const struct mo_backend *be, int n_threads)
-{
-    char why[160];
-    struct bench b = { .be = be, .dev = be->open(0, n_threads, why, sizeof why) };
-    ck_assert_msg(b.dev, "%s", why);
-    b.out = malloc(sizeof *b.out * 20 * MAX_ELEMS);
-    b.mem = be->alloc(b.dev, sizeof *b.mem * 40 * MAX_ELEMS);
-    b.draft = malloc(sizeof *b.draft * 40 * MAX_ELEMS);
-    ck_assert(b.out && b.mem && b.draft);
-    return b;
-}
-
-static void bench_free(struct bench *b)
-{
-    b->be->free(b->dev, b->mem);
-    b->be->close(b->dev);
-    free(b->out);
-    free(b->draft);
-}
 
 static void run_case(struct bench *b, size_t i, uint64_t round)
 {
