@@ -67,7 +67,7 @@ static enum mopt_status read_models(struct cli *cli, const char *const *paths, s
 }
 
 /* The report goes out also when the job failed. */
-static enum mopt_status give_report(struct cli *cli, const struct mopt_report *report)
+enum mopt_status cli_give_report(struct cli *cli, const struct mopt_report *report)
 {
     if (!cli->json && !cli->report_path)
         return MOPT_OK;
@@ -130,7 +130,7 @@ enum mopt_status cli_run_recipe(struct cli *cli, const char *const *paths, size_
     if (is_whole && cli->out && !cli->dry_run && !later && report)
         later = mopt_report_output(cli->ctx, report, cli->out);
     if (report && !later)
-        later = give_report(cli, report);
+        later = cli_give_report(cli, report);
     mopt_report_free(report);
     for (size_t i = 0; models && i < n_paths; i++)
         mopt_model_free(models[i]);

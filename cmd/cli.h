@@ -61,6 +61,8 @@ MOPT_PRINTF(2, 3) enum mopt_status cli_usage(struct cli *cli, const char *fmt, .
 /* Read models, apply the recipe, print, write: the whole of most verbs. paths[0] is the model. */
 MOPT_MUST_CHECK enum mopt_status cli_run_recipe(struct cli *cli, const char *const *paths, size_t n_paths);
 MOPT_MUST_CHECK enum mopt_status cli_write_model(struct cli *cli, const struct mopt_model *model);
+/* --json and --report. */
+MOPT_MUST_CHECK enum mopt_status cli_give_report(struct cli *cli, const struct mopt_report *report);
 /* The value given to a command's own option, or NULL. */
 const char *cli_own(const struct cli *cli, const char *name);
 void cli_help(const struct command *command, FILE *to);

@@ -69,8 +69,29 @@ static enum mopt_status spec_from_flags(struct cli *cli, struct text *t)
     return t->is_full ? cli_usage(cli, "too many layers for flags: write a JSON spec") : MOPT_OK;
 }
 
+/* What inspect says of the model that was made. */
+static enum mopt_status report_created(struct cli *cli, struct mopt_model *model, const char *seed)
+{
+    if (!cli->json && !cli->report_path)
+        return MOPT_OK;
+    struct mopt_report *report = NULL;
+    MO_CLI_TRY(mopt_recipe_add(cli->ctx, cli->recipe, "inspect"));
+    MO_CLI_TRY(mopt_recipe_name(cli->ctx, cli->recipe, 0, cli->paths[0]));
+    if (seed)
+        MO_CLI_TRY(mopt_recipe_set(cli->ctx, cli->recipe, "seed", seed));
+    enum mopt_status s = mopt_apply(cli->ctx, cli->recipe, model, NULL, 0, &report);
+    if (!s && !cli->dry_run)
+        s = mopt_report_output(cli->ctx, report, cli->out);
+    if (!s)
+        s = cli_give_report(cli, report);
+    mopt_report_free(report);
+    return s;
+}
+
 enum mopt_status cmd_create(struct cli *cli)
 {
+    if (cli->print_recipe)
+        return cli_usage(cli, "create is no step of a recipe: no --print-recipe");
     struct text t = {.n = 0};
     const char *spec = t.bytes, *seed_text = cli_own(cli, "seed");
     char *file = NULL, *end = NULL;
@@ -88,6 +109,8 @@ enum mopt_status cmd_create(struct cli *cli)
     mopt_text_free(file);
     if (!s && !cli->dry_run)
         s = cli_write_model(cli, model);
+    if (!s)
+        s = report_created(cli, model, seed_text);
     mopt_model_free(model);
     return s;
 }

@@ -284,6 +284,14 @@ void print_bench(struct cli *cli, const struct mopt_report *r)
         if (profile)
             print_value(mopt_report_text(at(mopt_report_item(models, i), "name"), "profile"), profile, 0);
     }
+    for (size_t i = 0; i < mopt_report_count(models); i++) {
+        const struct mopt_report *m = mopt_report_item(models, i);
+        printf("%-20s from %.4g ms to %.4g ms in %lld runs, %lld of them outliers\n", mopt_report_text(at(m, "name"), "?"),
+               number(m, "latency_ms.min"), number(m, "latency_ms.max"), (long long)mopt_report_int(at(r, "n_runs"), 0),
+               (long long)mopt_report_int(at(m, "n_outliers"), 0));
+    }
+    printf("engine: mopt on %s; %s; other runtimes will time differently\n", mopt_report_text(at(r, "engine"), "?"),
+           mopt_report_text(at(r, "machine.cpu"), ""));
     const struct mopt_report *advice = at(r, "advice");
     for (size_t i = 0; i < mopt_report_count(advice); i++)
         printf("note: %s\n", mopt_report_text(mopt_report_item(advice, i), ""));

@@ -33,7 +33,8 @@ static enum mopt_status set_value(struct mopt_ctx *ctx, struct mopt_recipe *reci
     if (cJSON_IsArray(item)) {
         for (const cJSON *each = item->child; each; each = each->next) {
             if (!cJSON_IsString(each))
-                return mo_fail(ctx, MOPT_USAGE, "key '%s': a list must hold texts", item->string);
+                return mo_fail(ctx, MOPT_USAGE, "key '%s': a list must hold texts (the list of steps is \"passes\")",
+                               item->string);
             MO_TRY(mopt_recipe_set(ctx, recipe, item->string, each->valuestring));
         }
         return MOPT_OK;

@@ -273,7 +273,12 @@ enum mopt_status mopt_report_html(struct mopt_ctx *ctx, const char *const *json,
         put_value(&p, mopt_report_at(r, "seed"));
         put(&p, "; mopt ");
         put_value(&p, mopt_report_at(r, "mopt"));
+        put(&p, "; ");
+        put_value(&p, mopt_report_at(r, "engine"));
+        put(&p, "; ");
+        put_value(&p, mopt_report_at(r, "machine.cpu"));
         put(&p, "</p>\n");
+        rows_table(&p, "files", mopt_report_at(r, "files"));
         section(&p, r);
         mopt_report_free(r);
     }

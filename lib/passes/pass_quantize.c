@@ -11,6 +11,7 @@
 #include "lib/passes/compare.h"
 #include "lib/passes/quantize.h"
 
+#define DEFAULT_PERCENTILE 99.99
 #define AT(field) offsetof(struct mo_quantize_options, field)
 static const struct mopt_option options[] = {
     { "weight-only", MOPT_OPT_CHOICE, AT(weight_only), .text_def = "no", .choices = "no|int8",
@@ -21,7 +22,7 @@ static const struct mopt_option options[] = {
     { "qat", MOPT_OPT_BOOL, AT(qat), .help = "train with the rounding in place (needs labels)" },
     { "method", MOPT_OPT_CHOICE, AT(method), .text_def = "mse", .choices = MO_CALIB_METHODS,
       .help = "how the range of an activation is chosen" },
-    { "percentile", MOPT_OPT_FLOAT, AT(percentile), .def = 99.99, .min = 50, .max = 100, .word = "P",
+    { "percentile", MOPT_OPT_FLOAT, AT(percentile), .def = DEFAULT_PERCENTILE, .min = 50, .max = 100, .word = "P",
       .help = "with --method percentile: per cent of the values inside the range" },
     { "samples", MOPT_OPT_INT, AT(samples), .def = 512, .min = 1, .max = 1e9, .word = "N",
       .help = "samples of the training split to calibrate on" },
@@ -262,7 +263,12 @@ static enum mopt_status check(struct mo_job *job, const struct mo_quantize_optio
 {
     if ((o->weight_only != 0) + o->dynamic + o->fp16 + o->qat > 1)
         return mo_fail(job->ctx, MOPT_USAGE, "--weight-only, --dynamic, --fp16 and --qat exclude one another");
-    if (o->weight_only || o->dynamic || o->fp16 || job->dataset)
+    bool is_measured = !o->weight_only && !o->dynamic && !o->fp16;
+    if (o->percentile != DEFAULT_PERCENTILE && (o->method != MO_CALIB_PERCENTILE || !is_measured))
+        return mo_fail(job->ctx, MOPT_USAGE, "option 'percentile' is for --method percentile: add that, or leave it out");
+    if (!is_measured && o->method)
+        return mo_fail(job->ctx, MOPT_USAGE, "option 'method' is for ranges measured on data, which this form has none of");
+    if (!is_measured || job->dataset)
         return MOPT_OK;
     return mo_fail(job->ctx, MOPT_USAGE,
                    "%s needs data to measure ranges on: add --data SPEC, e.g. --data idx:DIR, or choose --dynamic, "

@@ -52,3 +52,17 @@ says "max-drop"
 expect 2 "$MOPT" inspect m.onnx --data "$DATA"
 expect 2 "$MOPT" prune m.onnx --amount 0.5 --teacher p.onnx -o q.onnx
 [ ! -e q.onnx ] || fail "a file was written"
+
+# create reports too
+expect 0 "$MOPT" create mlp --layers 784,16,10 --input 1x28x28 --seed 3 -o n.onnx --json --report n.json
+holds "$(number n.json totals.parameters) == 784 * 16 + 16 + 160 + 10 && $(number n.json seed) == 3"
+[ "$(number n.json files.0.name)" = n.onnx ] || fail "the file that create wrote is not in its report"
+expect 2 "$MOPT" create mlp --input 4 --classes 2 -o c.onnx --print-recipe
+# options that would do nothing are refused
+expect 2 "$MOPT" quantize m.onnx --data "$DATA" --percentile 99 -o q.onnx
+expect 2 "$MOPT" quantize m.onnx --fp16 --method minmax -o q.onnx
+expect 2 "$MOPT" distill m.onnx --teacher p.onnx --data "$DATA" --beta 4 -o q.onnx
+# bench names its engine
+expect 0 "$MOPT" bench m.onnx --seconds 0.05
+says "engine: mopt on cpu"
+says "outliers"
