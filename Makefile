@@ -136,7 +136,7 @@ deps: ## install what building needs (Debian)
 
 demo: ## install what is missing, build, and do the whole job on Fashion-MNIST
 	@tools/deps.sh demo
-	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@$(MAKE) --no-print-directory -j$$(nproc) mopt
 	@tools/demo.sh
 
 check: ## install what tests need, build, lint, run every test
