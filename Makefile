@@ -150,7 +150,7 @@ check: ## install what tests need, build, lint, run every test
 VENV := build/venv
 
 test: $(B)/check $(B)/mopt mopt $(PLUGIN) ## run the tests as built (T=pattern: matching suites only)
-	@MOPT_BIN=$(abspath $(B)/mopt) MOPT_PYTHON=$(abspath $(VENV))/bin/python MOPT_T='$(T)' $(B)/check
+	@CK_TIMEOUT_MULTIPLIER=10 MOPT_BIN=$(abspath $(B)/mopt) MOPT_PYTHON=$(abspath $(VENV))/bin/python MOPT_T='$(T)' $(B)/check
 
 lint: ## the rules of docs/ARCHITECTURE.md that a script can read
 	@tests/lint.sh
