@@ -112,6 +112,9 @@ enum mopt_status cli_run_recipe(struct cli *cli, const char *const *paths, size_
     if (cli->print_recipe)
         return print_recipe(cli);
     MO_CLI_TRY(check_output(cli, paths, n_paths));
+    char rescue[4096];
+    if (cli->out && strcmp(cli->out, "-") && snprintf(rescue, sizeof rescue, "%s.ckpt", cli->out) < (int)sizeof rescue)
+        mopt_rescue(cli->ctx, rescue);
     struct mopt_model **models = calloc(n_paths + 1, sizeof *models);
     struct mopt_report *report = NULL;
     enum mopt_status s = models ? read_models(cli, paths, n_paths, models) : MOPT_LIMIT;
@@ -135,5 +138,6 @@ enum mopt_status cli_run_recipe(struct cli *cli, const char *const *paths, size_
     for (size_t i = 0; models && i < n_paths; i++)
         mopt_model_free(models[i]);
     free(models);
+    mopt_rescue(cli->ctx, NULL);
     return s ? s : later;
 }

@@ -128,6 +128,7 @@ int main(int argc, char **argv)
         signal(SIGINT, on_signal);
         signal(SIGTERM, on_signal);
         signal(SIGPIPE, SIG_IGN);
+        signal(SIGXFSZ, SIG_IGN); /* a write beyond the limit of the shell fails and is reported */
         s = run_command(&cli);
         progress_end(&cli.progress);
     }

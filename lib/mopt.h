@@ -74,6 +74,10 @@ void mopt_close(struct mopt_ctx *ctx);
 MOPT_MUST_CHECK enum mopt_status mopt_configure(struct mopt_ctx *ctx, const char *device, int n_threads,
                                                 uint64_t max_memory_bytes);
 
+/* Where a run that is stopped (mopt_stop) leaves its checkpoint when its recipe names none. The text must live as
+ * long as the context; NULL: nowhere. */
+void mopt_rescue(struct mopt_ctx *ctx, const char *path_or_null);
+
 /* The sentence that belongs to the last failure; never NULL. */
 const char *mopt_error(const struct mopt_ctx *ctx);
 const char *mopt_status_text(enum mopt_status status);

@@ -56,6 +56,7 @@ struct mopt_ctx {
     mopt_event_fn *on_event;
     void *event_user;
     atomic_bool is_stopped;
+    const char *rescue;                 /* see mopt_rescue */
 };
 
 /* ---- failing ---------------------------------------------------------------- */

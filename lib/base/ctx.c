@@ -107,6 +107,11 @@ void mo_progress(struct mopt_ctx *ctx, const char *phase, double done, double to
     ctx->on_event(ctx->event_user, &event);
 }
 
+void mopt_rescue(struct mopt_ctx *ctx, const char *path_or_null)
+{
+    ctx->rescue = path_or_null;
+}
+
 void mopt_stop(struct mopt_ctx *ctx)
 {
     atomic_store(&ctx->is_stopped, true);

@@ -332,6 +332,8 @@ static enum mopt_status safe_point(struct mo_trainer *t)
     bool is_due = t->s.checkpoint && mo_now_s() - t->last_checkpoint_s >= t->s.checkpoint_every_s;
     if (!atomic_load(&t->ctx->is_stopped))
         return is_due ? mo_trainer_save(t, t->s.checkpoint) : MOPT_OK;
+    if (!t->s.checkpoint && t->at.step)
+        t->s.checkpoint = t->ctx->rescue;
     MO_TRY(save_if_asked(t));
     if (t->s.checkpoint)
         return mo_fail(t->ctx, MOPT_INTERRUPTED, "interrupted at step %llu of %llu; go on with --resume '%s'",

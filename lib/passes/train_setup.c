@@ -8,6 +8,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "lib/passes/train_private.h"
 
@@ -72,12 +73,17 @@ const struct mopt_option mo_train_options[] = {
 
 /* ---- what is left open ---- */
 
+/* Steps in which a rate of our own choice may rise to its height at the earliest. A fresh model's first gradients are
+ * steep and momentum multiplies them by ten: a run of thirty steps with a ramp of six ended in NaN. */
+#define FRESH_RAMP 100
+
 static void settle_rate(struct mo_trainer *t)
 {
     struct mo_train_settings *s = &t->s;
     enum mo_optimizer kind = (enum mo_optimizer)s->optimizer;
     bool is_adam = kind == MO_OPT_ADAM || kind == MO_OPT_ADAMW;
-    if (s->lr == 0)
+    bool is_ours = s->lr == 0;
+    if (is_ours)
         s->lr = mo_optim_default_lr(kind) * (t->is_fresh ? 1 : is_adam ? 0.2 : 0.1);
     if (isnan(s->momentum))
         s->momentum = kind == MO_OPT_MOMENTUM || kind == MO_OPT_NESTEROV ? 0.9 : 0;
@@ -91,6 +97,7 @@ static void settle_rate(struct mo_trainer *t)
         s->warmup = s->schedule == MO_SCHED_ONE_CYCLE ? 0.2 : 0;
     t->schedule = (struct mo_schedule_options){.kind = (enum mo_schedule)s->schedule, .lr = s->lr, .warmup = s->warmup,
                                                .gamma = s->step_gamma, .step_epochs = s->step_epochs};
+    t->schedule.ramp = is_ours && t->is_fresh && kind != MO_OPT_GD ? FRESH_RAMP : 0;
 }
 
 static enum mopt_status settle_loss(struct mo_trainer *t, int64_t width, const char *activation)
@@ -111,8 +118,8 @@ static enum mopt_status settle_loss(struct mo_trainer *t, int64_t width, const c
         return mo_fail(t->ctx, MOPT_DATA, "the data has %d classes, the model one output; where the label is a number to "
                        "be predicted, say so in the data (csv:FILE,target=regression)", source->n_classes);
     if (source->target == MO_TARGET_CLASS && width > 1 && source->n_classes > width)
-        return mo_fail(t->ctx, MOPT_DATA, "the data has %d classes, the model only %lld", source->n_classes,
-                       (long long)width);
+        return mo_fail(t->ctx, MOPT_DATA, "%s: %d classes, but the model has only %lld", source->path,
+                       source->n_classes, (long long)width);
     return MOPT_OK;
 }
 
@@ -167,6 +174,7 @@ static enum mopt_status open_run(struct mo_trainer *t, const char **activation)
 {
     t->output = value_to_train(t, activation);
     const struct mo_run_options options = {.train = true,
+                                           .free_batch = true,
                                            .bn = (enum mo_bn_mode)t->s.bn,
                                            .seed = (uint64_t)t->job->settings->seed,
                                            .outputs = &t->output,
@@ -190,8 +198,12 @@ static enum mopt_status try_batch(struct mo_trainer *t, size_t batch, int64_t *w
         status = mo_fail(t->ctx, MOPT_DATA, "the training data has no sample");
     if (!status)
         status = mo_train_feed(t->run, first);
+    const struct mo_value *out = status ? NULL : mo_run_output(t->run, 0);
+    if (!status && first->n > 1 && (out->shape.rank < 1 || out->shape.dim[0] != (int64_t)first->n))
+        status = mo_fail(t->ctx, MOPT_UNSUPPORTED, "output '%s' has no row for each of %zu samples", out->name,
+                         first->n);
     if (!status)
-        *width = mo_shape_elems(&mo_run_output(t->run, 0)->shape) / (int64_t)first->n;
+        *width = mo_shape_elems(&out->shape) / (int64_t)first->n;
     mo_loader_free(loader);
     return status;
 }
@@ -205,7 +217,8 @@ static enum mopt_status settle_batch(struct mo_trainer *t, int64_t *width)
         return mo_fail(t->ctx, MOPT_DATA, "the training data has no sample");
     enum mopt_status status = try_batch(t, t->batch, width);
     int64_t fixed = mo_dataset_model_batch(t->job->dataset);
-    if (!status || fixed <= 0 || (size_t)fixed == t->batch || (status != MOPT_FAILED && status != MOPT_UNSUPPORTED))
+    bool is_of_shapes = status == MOPT_FAILED || status == MOPT_UNSUPPORTED || status == MOPT_DATA;
+    if (!is_of_shapes || fixed <= 0 || (size_t)fixed == t->batch)
         return status;
     mopt_clear(t->ctx);
     t->accumulate *= MO_MAX(t->batch / (size_t)fixed, (size_t)1);
@@ -293,6 +306,31 @@ static const char *choice_text(const char *name, int index, char buf[32])
     return buf;
 }
 
+/* What was planned; and at the end, the most that the whole process has held. */
+static void report_memory(struct mo_trainer *t)
+{
+    const char *names[MO_OPTIM_MAX_BUFFERS];
+    float *buffers[MO_OPTIM_MAX_BUFFERS];
+    size_t n_elems[MO_OPTIM_MAX_BUFFERS], n = 0;
+    int n_buffers = mo_optim_buffers(t->optim, names, buffers, n_elems);
+    for (int i = 0; i < n_buffers; i++)
+        n += n_elems[i];
+    struct mopt_report *r = mo_report_object(t->job->report, "memory_bytes");
+    mo_report_set_int(r, "block", (int64_t)mo_run_block_bytes(t->run));
+    mo_report_set_int(r, "weights", (int64_t)(t->run->n_weights * sizeof(float)));
+    mo_report_set_int(r, "gradients", (int64_t)(t->run->n_trained * sizeof(float)));
+    mo_report_set_int(r, "optimizer", (int64_t)(n * sizeof(float)));
+    mo_report_set_int(r, "best", (int64_t)(t->best ? t->run->n_weights * sizeof(float) : 0));
+}
+
+static void report_peak(struct mo_trainer *t)
+{
+    struct rusage use;
+    const struct mopt_report *there = mopt_report_at(t->job->report, "memory_bytes");
+    if (there && !getrusage(RUSAGE_SELF, &use))
+        mo_report_set_int((struct mopt_report *)(uintptr_t)there, "peak_rss", (int64_t)use.ru_maxrss * 1024);
+}
+
 static void report_plan(struct mo_trainer *t)
 {
     const struct mo_train_settings *s = &t->s;
@@ -317,6 +355,7 @@ static void report_plan(struct mo_trainer *t)
     mo_report_set_int(r, "n_trained", (int64_t)t->run->n_trained);
     mo_report_set_int(r, "block_bytes", (int64_t)mo_run_block_bytes(t->run));
     mo_report_set_int(r, "weight_bytes", (int64_t)mo_run_weight_bytes(t->run));
+    report_memory(t);
     mo_log(t->ctx, t->hooks.phase, "%s model, %s, rate %g %s, %llu samples, batch %zu, %llu steps",
            t->is_fresh ? "fresh" : "trained", optimizer, s->lr, schedule, (unsigned long long)t->n_samples, t->batch,
            (unsigned long long)t->n_steps);
@@ -330,6 +369,7 @@ static void report_end(struct mo_trainer *t, struct mo_train_result *result)
         .samples_per_second = (double)p->n_total / fmax(p->seconds_total, 1e-9), .loss_first = p->loss_first,
         .loss_last = p->loss_last, .best = mo_metrics_unpack(&p->best), .last = mo_metrics_unpack(&p->last),
         .best_epoch = p->best_epoch};
+    report_peak(t);
     struct mopt_report *r = mo_report_object(t->job->report, "training_result");
     mo_report_set_int(r, "n_steps", (int64_t)p->step);
     mo_report_set_number(r, "epochs_done", result->epochs_done);

@@ -164,6 +164,20 @@ static enum mopt_status collect_ends(struct mo_run *run, const struct mo_graph *
     return MOPT_OK;
 }
 
+/* Many exports say 1x3x224x224 and work for any number of samples; those that do not (a Reshape to 1x256) fail when
+ * their shapes are inferred. */
+static void free_batch(struct mo_run *run, struct mo_graph *base)
+{
+    const struct mo_run_private *p = run->private_;
+    for (uint32_t i = 0; i < p->n_inputs; i++) {
+        struct mo_value *v = &base->values[p->inputs[i]];
+        if (v->shape.rank > 0)
+            v->shape.dim[0] = MO_UNKNOWN;
+        if (v->has_declared && v->declared.rank > 0)
+            v->declared.dim[0] = MO_UNKNOWN;
+    }
+}
+
 enum mopt_status mo_lower_base(struct mo_run *run, const struct mo_graph *g)
 {
     struct mo_run_private *p = run->private_;
@@ -175,6 +189,8 @@ enum mopt_status mo_lower_base(struct mo_run *run, const struct mo_graph *g)
     MO_TRY(mo_graph_sort(run->ctx, base));
     MO_TRY(cut_outputs(run, base));
     MO_TRY(collect_ends(run, base));
+    if (run->options.free_batch)
+        free_batch(run, base);
     mo_graph_drop_unused(base);
     drop_constant_nodes(base);
     MO_TRY(widen(run, base));

@@ -233,7 +233,7 @@ int mo_optim_buffers(struct mo_optim *o, const char *names[MO_OPTIM_MAX_BUFFERS]
 
 /* ---- schedules ---- */
 
-double mo_schedule_lr(const struct mo_schedule_options *s, uint64_t k, uint64_t n, uint64_t epoch, int64_t drops)
+static double scheduled(const struct mo_schedule_options *s, uint64_t k, uint64_t n, uint64_t epoch, int64_t drops)
 {
     const double pi = 3.14159265358979323846;
     double w = s->warmup * (double)n, x = ((double)k - w) / fmax((double)n - w, 1);
@@ -254,6 +254,12 @@ double mo_schedule_lr(const struct mo_schedule_options *s, uint64_t k, uint64_t 
         break;
     }
     return s->lr;
+}
+
+double mo_schedule_lr(const struct mo_schedule_options *s, uint64_t k, uint64_t n, uint64_t epoch, int64_t drops)
+{
+    double lr = scheduled(s, k, n, epoch, drops);
+    return k < s->ramp ? fmin(lr, s->lr * ((double)k + 1) / (double)s->ramp) : lr;
 }
 
 void mo_plateau_note(struct mo_plateau *p, const struct mo_schedule_options *s, double score)

@@ -81,6 +81,7 @@ struct mo_schedule_options {
     double lr, warmup;          /* warmup: share of all steps, 0 to 1 */
     double gamma;
     int64_t step_epochs;
+    uint64_t ramp;              /* whatever the kind: at most lr (k + 1) / ramp in the first steps; 0: no such limit */
 };
 double mo_schedule_lr(const struct mo_schedule_options *s, uint64_t k, uint64_t n, uint64_t epoch, int64_t drops);
 

@@ -19,6 +19,7 @@ struct mo_run_options {
     bool train;                 /* gradients are wanted: parameters become mutable, nothing is folded into them */
     bool keep_names;            /* no fusion and no folding that removes a value of the user's graph (observers, diff) */
     bool reference;             /* plain C kernels, whatever the machine has */
+    bool free_batch;            /* the first dimension of inputs is open, even where the file fixes it */
     enum mo_bn_mode bn;
     float bn_momentum;          /* 0: 0.1; share of the new batch in the running statistics */
     uint64_t seed;              /* of dropout */

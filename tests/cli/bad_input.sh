@@ -28,6 +28,22 @@ if [ -e /dev/full ]; then
     "$MOPT" inspect m.onnx --json > /dev/full 2> err || got=$?
     [ $got = 1 ] || fail "stdout was full, and exit code $got"
 fi
+# short training with nothing chosen stays finite
+expect 0 "$MOPT" create lenet5 --input 1x28x28 --classes 10 -o lenet5.onnx
+expect 0 "$MOPT" train lenet5.onnx --data "$DATA" --subset 5% --epochs 1 -o short.onnx -q --no-evaluate --measure 0
+# a limit of the shell on files is a failed write
+(ulimit -f 8; got=0; "$MOPT" inspect m.onnx --report /dev/null > /dev/null
+ "$MOPT" create mlp --layers 784,300,10 --input 1x28x28 -o big.onnx 2> err || got=$?; [ $got = 1 ]) || fail "ulimit -f"
+[ ! -e big.onnx ] || fail "a failed run left a file"
+# Ctrl-C without --checkpoint: the checkpoint lies beside the output that was not written
+"$MOPT" train lenet5.onnx --data "$DATA" --epochs 50 -o stopped.onnx -q --no-evaluate --measure 0 2> err &
+pid=$!
+sleep 3
+kill -INT $pid 2> /dev/null || true
+got=0
+wait $pid || got=$?
+[ $got = 130 ] && [ ! -e stopped.onnx ] && says "stopped.onnx.ckpt" && [ -s stopped.onnx.ckpt ] ||
+    fail "interrupted without --checkpoint: exit code $got"
 # Ctrl-C: exit code 130, a checkpoint, and the same result after --resume
 "$MOPT" train m.onnx --data "$DATA" --subset 10% --epochs 3 --seed 3 -o whole.onnx -q --no-evaluate --measure 0
 "$MOPT" train m.onnx --data "$DATA" --subset 10% --epochs 3 --seed 3 -o cut.onnx -f -q --no-evaluate --measure 0 --checkpoint run.ckpt 2> err &

@@ -191,6 +191,17 @@ START_TEST(schedules_follow_their_formulas)
 }
 END_TEST
 
+START_TEST(a_ramp_bounds_the_first_steps_of_every_schedule)
+{
+    struct mo_schedule_options s = {.kind = MO_SCHED_CONSTANT, .lr = 0.4, .ramp = 4};
+    const double want[] = {0.1, 0.2, 0.3, 0.4, 0.4};
+    for (uint64_t k = 0; k < MO_COUNT(want); k++)
+        ck_assert(fabs(mo_schedule_lr(&s, k, 10, 0, 0) - want[k]) < 1e-12);
+    s.kind = MO_SCHED_LINEAR;
+    ck_assert(fabs(mo_schedule_lr(&s, 3, 5, 0, 0) - 0.4 * 0.4) < 1e-12);
+}
+END_TEST
+
 START_TEST(plateau_drops_after_patience)
 {
     struct mo_schedule_options s = {.kind = MO_SCHED_PLATEAU, .lr = 1, .gamma = 0.1, .step_epochs = 1};
@@ -215,6 +226,7 @@ Suite *suite_optim(void)
     tcase_add_test(c, frozen_parameters_stay);
     tcase_add_test(c, state_can_be_saved_and_restored);
     tcase_add_test(c, schedules_follow_their_formulas);
+    tcase_add_test(c, a_ramp_bounds_the_first_steps_of_every_schedule);
     tcase_add_test(c, plateau_drops_after_patience);
     suite_add_tcase(s, c);
     return s;
