@@ -65,7 +65,7 @@ static struct mo_sample sample_of(struct mo_source *source, size_t i)
 
 START_TEST(test_spec)
 {
-    refused("ixd:/tmp", MOPT_USAGE, "did you mean 'idx:'");
+    refused("idxx:/tmp", MOPT_USAGE, "did you mean 'idx:'");
     refused("/tmp/data", MOPT_USAGE, "does not say its format");
     refused("csv:", MOPT_USAGE, "needs a path");
     refused("csv:a,b", MOPT_USAGE, "one path too many");
