@@ -128,9 +128,10 @@ enum mopt_status cli_run_recipe(struct cli *cli, const char *const *paths, size_
     if (s)
         say_error(cli);
     enum mopt_status later = MOPT_OK;
-    if (is_whole && cli->out && !cli->dry_run)
+    bool writes = is_whole && cli->out && !cli->dry_run, is_told = cli->json || cli->report_path;
+    if (writes)
         later = cli_write_model(cli, models[0]);
-    if (is_whole && cli->out && !cli->dry_run && !later && report)
+    if (writes && !later && report && is_told)
         later = mopt_report_output(cli->ctx, report, cli->out);
     if (report && !later)
         later = cli_give_report(cli, report);
