@@ -21,8 +21,8 @@ class LeNet5(nn.Module):
         self.f1, self.f2 = nn.Linear(800, 500), nn.Linear(500, 10)
 
     def forward(self, x):
-        x = F.max_pool2d(self.c1(x), 2)
-        x = F.max_pool2d(self.c2(x), 2)
+        x = F.max_pool2d(F.relu(self.c1(x)), 2)
+        x = F.max_pool2d(F.relu(self.c2(x)), 2)
         return self.f2(F.relu(self.f1(x.flatten(1))))
 
 
