@@ -1,5 +1,6 @@
 /* calibrate.c - samples run through a graph, and the histograms that watch its values. */
 #include "lib/passes/calibrate.h"
+#include "lib/passes/train.h"
 
 size_t mo_batch_for(const struct mo_graph *g, size_t wanted)
 {
@@ -9,20 +10,6 @@ size_t mo_batch_for(const struct mo_graph *g, size_t wanted)
             return v->shape.dim[0] > 0 ? (size_t)v->shape.dim[0] : wanted;
     }
     return wanted;
-}
-
-enum mopt_status mo_feed(struct mopt_ctx *ctx, struct mo_run *run, const struct mo_batch *batch)
-{
-    uint32_t n = mo_run_n_inputs(run);
-    if (n != batch->n_inputs)
-        return mo_fail(ctx, MOPT_DATA, "the model has %u inputs, the data gives %u", n, batch->n_inputs);
-    MO_TRY(mo_run_shape(run, batch->shape, n));
-    if (batch->is_sparse)
-        return mo_run_set_input_csr(run, 0, batch->row_start, batch->column, batch->value);
-    for (uint32_t i = 0; i < n; i++)
-        MO_TRY(mo_run_set_input(run, i, batch->x[i],
-                                mo_dtype_bytes(batch->dtype[i], mo_shape_elems(&batch->shape[i]))));
-    return MOPT_OK;
 }
 
 struct watcher {
@@ -60,7 +47,7 @@ static void after_node(void *user, struct mo_run *run, const struct mo_node *n)
 static enum mopt_status one_batch(struct watcher *w, struct mo_run *run, const struct mo_batch *batch)
 {
     w->pass++;
-    MO_TRY(mo_feed(w->ctx, run, batch));
+    MO_TRY(mo_train_feed(run, batch));
     for (uint32_t i = 0; i < run->graph->n_inputs && !batch->is_sparse; i++)
         watch(w, run, run->graph->inputs[i]);
     MO_TRY(mo_run_forward(run));

@@ -52,8 +52,6 @@ MOPT_MUST_CHECK enum mopt_status mo_calibrate(struct mo_job *job, const struct m
                                               uint32_t n_values, const struct mo_calibrate_options *options,
                                               struct mo_histogram *hist, size_t *n_samples);
 
-/* Put a batch into the inputs of a run (planning it when the shapes are new). */
-MOPT_MUST_CHECK enum mopt_status mo_feed(struct mopt_ctx *ctx, struct mo_run *run, const struct mo_batch *batch);
 /* Batch size for a graph: what its first real input fixes, else `wanted`. */
 size_t mo_batch_for(const struct mo_graph *g, size_t wanted);
 

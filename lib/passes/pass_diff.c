@@ -7,6 +7,7 @@
 #include "lib/passes/calibrate.h"
 #include "lib/passes/compare.h"
 #include "lib/passes/measure.h"
+#include "lib/passes/train.h"
 
 struct diff_options { int64_t samples, batch; bool tensors; };
 #define AT(field) offsetof(struct diff_options, field)
@@ -113,9 +114,9 @@ static enum mopt_status on_data(struct diff *d)
         status = mo_loader_next(loader, &batch);
         if (status || !batch->n)
             break;
-        status = mo_feed(d->job->ctx, d->a, batch);
+        status = mo_train_feed(d->a, batch);
         if (!status)
-            status = mo_feed(d->job->ctx, d->b, batch);
+            status = mo_train_feed(d->b, batch);
         if (!status)
             status = step(d, batch->n);
     }

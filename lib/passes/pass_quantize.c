@@ -10,6 +10,7 @@
 
 #include "lib/passes/compare.h"
 #include "lib/passes/quantize.h"
+#include "lib/passes/train.h"
 
 #define DEFAULT_PERCENTILE 99.99
 #define AT(field) offsetof(struct mo_quantize_options, field)
@@ -107,7 +108,7 @@ static enum mopt_status one_forward(struct snapshot *s, const struct mo_graph *g
     if (!status)
         status = mo_run_new(s->job->ctx, g, &run_options, run);
     if (!status)
-        status = mo_feed(s->job->ctx, *run, batch);
+        status = mo_train_feed(*run, batch);
     if (!status)
         status = mo_run_forward(*run);
     mo_loader_free(loader);
