@@ -85,16 +85,37 @@ static void latency_text(const struct mopt_report *side, char *buf, size_t n)
         snprintf(buf, n, "%.3g ms +- %.2g", mean, sd);
 }
 
+/* A recipe of one step reports into the root itself. */
+static size_t count_steps(const struct mopt_report *r)
+{
+    return at(r, "steps") ? mopt_report_count(at(r, "steps")) : 1;
+}
+
+static const struct mopt_report *step_at(const struct mopt_report *r, size_t i)
+{
+    return at(r, "steps") ? mopt_report_item(at(r, "steps"), i) : r;
+}
+
 /* The most of a forward pass and of each step's training, planned block and weights. */
 static double peak_memory(const struct mopt_report *r)
 {
     double peak = number(r, "predicted.memory_bytes.activations") + number(r, "predicted.memory_bytes.weights");
-    const struct mopt_report *steps = at(r, "steps");
-    for (size_t i = 0; i < (steps ? mopt_report_count(steps) : 1); i++) {
-        const struct mopt_report *training = at(steps ? mopt_report_item(steps, i) : r, "training");
+    for (size_t i = 0; i < count_steps(r); i++) {
+        const struct mopt_report *training = at(step_at(r, i), "training");
         peak = fmax(peak, number(training, "block_bytes") + number(training, "weight_bytes"));
     }
     return peak;
+}
+
+/* Training that ends with the weights it began with should not look like training that gained nothing. */
+static void print_kept(const struct mopt_report *r)
+{
+    for (size_t i = 0; i < count_steps(r); i++) {
+        const struct mopt_report *result = at(step_at(r, i), "training_result");
+        if (!strcmp(mopt_report_text(at(result, "kept"), ""), "start"))
+            printf("%-12s %s: weights as they came, no epoch of %g was better\n", "kept",
+                   mopt_report_text(at(step_at(r, i), "pass"), "?"), number(result, "epochs_done"));
+    }
 }
 
 void print_before_after(struct cli *cli, const struct mopt_report *r)
@@ -127,6 +148,7 @@ void print_before_after(struct cli *cli, const struct mopt_report *r)
     if (at(r, "predicted"))
         printf("%-12s %18s %18s\n", "peak memory", "", human_bytes(peak_memory(r), a, sizeof a));
     printf("%-12s %18lld\n", "seed", (long long)mopt_report_int(at(r, "seed"), 0));
+    print_kept(r);
     const struct mopt_report *audit = at(r, "audit");
     for (size_t i = 0; i < mopt_report_count(audit); i++) {
         const struct mopt_report *row = mopt_report_item(audit, i);

@@ -197,10 +197,11 @@ static enum mopt_status one_step(struct mo_trainer *t)
 
 /* ---- after an epoch ---- */
 
-/* More is better; a loss counts negative. */
+/* More is better; a loss counts negative. Anything is better than what is not a number. */
 static double score_of(const struct mo_metrics *m)
 {
-    return m->has_accuracy ? m->accuracy : m->has_values ? -m->rmse : -m->loss;
+    double score = m->has_accuracy ? m->accuracy : m->has_values ? -m->rmse : -m->loss;
+    return isnan(score) ? -INFINITY : score;
 }
 
 static void keep_best(struct mo_trainer *t, const struct mo_metrics *m, double epoch)
@@ -220,7 +221,7 @@ static void keep_best(struct mo_trainer *t, const struct mo_metrics *m, double e
         t->run->be->download(t->run->dev, t->best, t->run->weights, t->run->n_weights * sizeof *t->best);
 }
 
-static enum mopt_status validate(struct mo_trainer *t, struct mo_metrics *m)
+static enum mopt_status validate(struct mo_trainer *t, double epoch, struct mo_metrics *m)
 {
     mo_optim_swap_ema(t->optim);
     bool was = t->run->is_training;
@@ -229,7 +230,7 @@ static enum mopt_status validate(struct mo_trainer *t, struct mo_metrics *m)
     t->run->is_training = was;
     if (!status) {
         t->at.last = mo_metrics_pack(m);
-        keep_best(t, m, (double)t->at.epoch + (double)t->at.batch / (double)t->n_batches);
+        keep_best(t, m, epoch);
     }
     mo_optim_swap_ema(t->optim);
     return status;
@@ -260,16 +261,37 @@ static void report_row(struct mo_trainer *t, const struct mo_epoch_row *row)
     }
 }
 
+void mo_trainer_judged_text(const struct mo_saved_metrics *m, char *text, size_t n)
+{
+    if (m->has_accuracy)
+        snprintf(text, n, "validation accuracy %.2f %%", 100 * m->accuracy);
+    else if (m->has_values)
+        snprintf(text, n, "validation RMSE %.5g", m->rmse);
+    else
+        snprintf(text, n, "validation loss %.5g", m->loss);
+}
+
 static void log_row(struct mo_trainer *t, const struct mo_epoch_row *row)
 {
-    const struct mo_saved_metrics *m = &row->metrics;
     char judged[96] = "";
-    if (row->has_metrics && m->has_accuracy)
-        snprintf(judged, sizeof judged, ", validation accuracy %.2f %%", 100 * m->accuracy);
-    else if (row->has_metrics && m->has_values)
-        snprintf(judged, sizeof judged, ", validation RMSE %.5g", m->rmse);
-    mo_log(t->ctx, t->hooks.phase, "epoch %g of %g: loss %.4f%s, %.0f samples/s", row->epoch, t->s.epochs, row->loss,
-           judged, row->rate);
+    if (row->has_metrics)
+        mo_trainer_judged_text(&row->metrics, judged, sizeof judged);
+    mo_log(t->ctx, t->hooks.phase, "epoch %g of %g: loss %.4f%s%s, %.0f samples/s", row->epoch, t->s.epochs, row->loss,
+           *judged ? ", " : "", judged, row->rate);
+}
+
+/* Epoch 0: the weights that came in, which training has to beat. */
+static enum mopt_status judge_start(struct mo_trainer *t)
+{
+    struct mo_metrics m = {0};
+    char judged[96];
+    if (!t->judges_start || t->at.step || t->at.has_best)
+        return MOPT_OK;
+    MO_TRY(validate(t, 0, &m));
+    t->at.start = mo_metrics_pack(&m);
+    mo_trainer_judged_text(&t->at.start, judged, sizeof judged);
+    mo_log(t->ctx, t->hooks.phase, "epoch 0 of %g, the model as it came: %s", t->s.epochs, judged);
+    return MOPT_OK;
 }
 
 static void note_plateau(struct mo_trainer *t, const struct mo_epoch_row *row)
@@ -298,7 +320,7 @@ static enum mopt_status end_epoch(struct mo_trainer *t, double lr)
         row.train_accuracy = (double)p->n_correct / (double)p->n_epoch;
     if (t->validates) {
         struct mo_metrics m = {0};
-        MO_TRY(validate(t, &m));
+        MO_TRY(validate(t, row.epoch, &m));
         if (isnan(m.loss))
             return bad_loss(t, m.loss);
         row.has_metrics = true;
@@ -363,6 +385,7 @@ enum mopt_status mo_trainer_loop(struct mo_trainer *t)
     for (uint64_t i = 0; i < t->at.n_rows; i++)
         report_row(t, &t->rows[i]);
     t->run->is_training = true;
+    MO_TRY(judge_start(t));
     MO_TRY(safe_point(t));
     while (!t->at.is_done) {
         MO_TRY(one_epoch(t));

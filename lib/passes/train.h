@@ -53,7 +53,9 @@ struct mo_train_hooks {
 struct mo_train_result {
     uint64_t n_steps; double epochs_done, seconds, samples_per_second;
     double loss_first, loss_last;
-    struct mo_metrics best, last; double best_epoch;
+    /* has_start: the weights that came in were judged too; kept_start: no epoch was better, so they are what is kept */
+    bool has_start, kept_start;
+    struct mo_metrics start, best, last; double best_epoch;
 };
 
 /* Trains job->model in place on job->dataset. Writes per-epoch rows into job->report ("epochs"). */

@@ -21,10 +21,10 @@ struct mo_train_position {
     struct mo_tree_sum loss;            /* of this epoch, weighted by samples */
     double loss_first, loss_last;
     uint64_t has_best, n_rows, is_done;
-    double best_score, best_loss, best_epoch;
+    double best_score, best_loss, best_epoch;   /* best_epoch 0: the weights that training started from */
     int64_t bad_epochs;                 /* since the best */
     int64_t plateau_bad, plateau_drops; uint64_t plateau_has_best; double plateau_best;
-    struct mo_saved_metrics best, last;
+    struct mo_saved_metrics start, best, last;  /* start: when judges_start */
 };
 
 /* A row of the report's epochs. */
@@ -53,6 +53,7 @@ struct mo_trainer {
     uint64_t n_batches_last;                    /* of the last epoch, which may be a part of one */
     uint64_t n_epochs, n_steps;                 /* the last epoch counted whole */
     bool validates, keeps_best;
+    bool judges_start;                          /* the weights that came in compete for best */
     struct mo_train_position at;
     struct mo_epoch_row *rows;                  /* n_epochs of them */
     float *best;                                /* host, n_weights; when keeps_best */
@@ -63,6 +64,8 @@ struct mo_trainer {
 
 /* train.c: to the end, to an early stop, or to a failure; t->at says where. */
 MOPT_MUST_CHECK enum mopt_status mo_trainer_loop(struct mo_trainer *t);
+/* "validation accuracy 91.20 %", or what else was judged. */
+void mo_trainer_judged_text(const struct mo_saved_metrics *m, char *text, size_t n);
 /* train_state.c */
 MOPT_MUST_CHECK enum mopt_status mo_trainer_save(struct mo_trainer *t, const char *path);
 MOPT_MUST_CHECK enum mopt_status mo_trainer_load(struct mo_trainer *t, const char *path);

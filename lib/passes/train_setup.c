@@ -264,6 +264,7 @@ static enum mopt_status make_state(struct mo_trainer *t)
     MO_TRY(mo_optim_new(t->run, &options, &t->optim));
     t->validates = mo_dataset_count(t->job->dataset, MO_SPLIT_VALIDATION) > 0;
     t->keeps_best = t->validates && s->keep == 0;
+    t->judges_start = t->keeps_best && !t->is_fresh;
     t->rows = mo_mem_new(t->n_epochs, sizeof *t->rows);
     if (!t->rows || (t->keeps_best && !(t->best = mo_mem_new(t->run->n_weights, sizeof *t->best))))
         return mo_no_memory(t->ctx, t->run->n_weights * sizeof *t->best, "the best weights");
@@ -369,6 +370,9 @@ static void report_end(struct mo_trainer *t, struct mo_train_result *result)
         .samples_per_second = (double)p->n_total / fmax(p->seconds_total, 1e-9), .loss_first = p->loss_first,
         .loss_last = p->loss_last, .best = mo_metrics_unpack(&p->best), .last = mo_metrics_unpack(&p->last),
         .best_epoch = p->best_epoch};
+    result->has_start = t->judges_start;
+    result->kept_start = t->judges_start && p->best_epoch <= 0;
+    result->start = mo_metrics_unpack(&p->start);
     report_peak(t);
     struct mopt_report *r = mo_report_object(t->job->report, "training_result");
     mo_report_set_int(r, "n_steps", (int64_t)p->step);
@@ -381,8 +385,23 @@ static void report_end(struct mo_trainer *t, struct mo_train_result *result)
     if (!t->validates)
         return;
     mo_report_set_number(r, "best_epoch", p->best_epoch);
-    mo_report_set_text(r, "kept", t->keeps_best ? "best" : "last");
+    mo_report_set_text(r, "kept", result->kept_start ? "start" : t->keeps_best ? "best" : "last");
+    if (result->has_start)
+        mo_report_metrics(mo_report_object(r, "start"), &result->start);
     mo_report_metrics(mo_report_object(t->job->report, "metrics"), t->keeps_best ? &result->best : &result->last);
+}
+
+/* Going on from a trained model may make it worse: who asked for training should hear when it did no good. */
+static void tell_kept(struct mo_trainer *t, const struct mo_train_result *result)
+{
+    char judged[96];
+    mo_trainer_judged_text(&t->at.start, judged, sizeof judged);
+    if (result->kept_start)
+        mo_warn(t->ctx, t->hooks.phase,
+                "no epoch was better than the model as it came (%s), so its weights are kept: try a lower --lr (it was "
+                "%g) or more --epochs", judged, t->s.lr);
+    else if (!t->validates && !t->is_fresh)
+        mo_log(t->ctx, t->hooks.phase, "no validation data: the last weights are kept, better or not");
 }
 
 /* ---- the end ---- */
@@ -419,6 +438,7 @@ static enum mopt_status run_trainer(struct mo_trainer *t, struct mo_train_result
     MO_TRY(mo_trainer_loop(t));
     MO_TRY(store(t));
     report_end(t, result);
+    tell_kept(t, result);
     return MOPT_OK;
 }
 

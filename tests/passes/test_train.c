@@ -67,6 +67,7 @@ START_TEST(going_on_gives_the_same_bits)
     check_resume("train", NULL, (const char *[24]){"epochs", "8", "schedule", "plateau", "step-epochs", "1", "keep",
                                                    "last", "patience", "3", "batch", "40"});
     check_resume("train", NULL, (const char *[24]){"epochs", "6", "optimizer", "gd", "lr", "0.3"});
+    check_resume("train", NULL, (const char *[24]){"epochs", "2", "optimizer", "sgd", "lr", "1e-30"});
 }
 END_TEST
 
@@ -101,6 +102,42 @@ START_TEST(accumulated_steps_are_steps_of_large_batches)
         ck_assert_msg(fabsf(full.weights[i] - gd.weights[i]) < 1e-5f, "weight %zu: %g, %g", i, (double)full.weights[i],
                       (double)gd.weights[i]);
     }
+}
+END_TEST
+
+/* Rates so high that every epoch is worse than what came in, and one that helps. */
+START_TEST(fine_tuning_never_makes_it_worse)
+{
+    struct trial rough = {.options = {"epochs", "1", "init", "fresh", "lr", "0.01"}};
+    struct trial good = {.options = {"epochs", "15", "init", "fresh"}};
+    expect_ok(&rough);
+    expect_ok(&good);
+    ck_assert_msg(isnan(good.start_accuracy) && !strcmp(good.kept, "best"), "random weights were judged");
+    struct trial harm = {.start = &good, .options = {"epochs", "3", "lr", "30", "clip", "0", "optimizer", "sgd",
+                                                     "schedule", "constant"}};
+    expect_ok(&harm);
+    ck_assert_str_eq(harm.kept, "start");
+    ck_assert_int_eq(harm.n_warnings, 1);
+    ck_assert(harm.start_accuracy == harm.accuracy && harm.accuracy == good.accuracy);
+    expect_same(&good, &harm, "kept", 0);
+    struct trial last = harm;
+    last.options[8] = "keep";
+    last.options[9] = "last";
+    last.n_warnings = 0;
+    expect_ok(&last);
+    ck_assert_str_eq(last.kept, "last");
+    ck_assert_msg(isnan(last.start_accuracy) && last.accuracy < good.accuracy && !last.n_warnings,
+                  "the last weights were asked for, %g", last.accuracy);
+    struct trial help = {.start = &rough, .options = {"epochs", "8", "lr", "0.05"}};
+    expect_ok(&help);
+    ck_assert_str_eq(help.kept, "best");
+    ck_assert_msg(help.accuracy > help.start_accuracy && !help.n_warnings, "%g to %g", help.start_accuracy,
+                  help.accuracy);
+    struct trial harmed_average = harm;
+    harmed_average.options[8] = "ema";
+    harmed_average.options[9] = "0.5";
+    expect_ok(&harmed_average);
+    expect_same(&good, &harmed_average, "kept, with an average", 0);
 }
 END_TEST
 
@@ -203,6 +240,7 @@ Suite *suite_train(void)
     tcase_add_test(c, going_on_gives_the_same_bits);
     tcase_add_test(c, threads_do_not_matter);
     tcase_add_test(c, accumulated_steps_are_steps_of_large_batches);
+    tcase_add_test(c, fine_tuning_never_makes_it_worse);
     tcase_add_test(c, frozen_parameters_stay);
     tcase_add_test(c, a_broken_loss_stops_and_keeps_the_checkpoint);
     tcase_add_test(c, labels_without_a_class_are_refused);

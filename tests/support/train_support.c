@@ -144,11 +144,8 @@ struct mopt_model *make_trial_model(struct mopt_ctx *ctx, int n_out, bool has_no
 
 static const struct trial *teacher;
 
-static enum mopt_status read_teacher(struct mopt_ctx *ctx, const char *path, struct mopt_model **model)
+static void put_weights(struct mopt_model *m, const struct trial *from)
 {
-    (void)path;
-    int n_out = teacher->n_out ? teacher->n_out : N_CLASSES;
-    struct mopt_model *m = *model = make_trial_model(ctx, n_out, !teacher->no_norm);
     size_t at = 0;
     for (uint32_t i = 0; i < m->graph.n_values; i++) {
         const struct mo_value *v = &m->graph.values[i];
@@ -156,17 +153,25 @@ static enum mopt_status read_teacher(struct mopt_ctx *ctx, const char *path, str
         if (!n)
             continue;
         float *w = mo_mem_new(n, sizeof *w);
-        memcpy(w, teacher->weights + at, n * sizeof *w);
+        memcpy(w, from->weights + at, n * sizeof *w);
         struct mo_shape shape = v->shape;
         mo_value_set_data(&m->graph, i, MO_F32, &shape, w);
         at += n;
     }
+}
+
+static enum mopt_status read_teacher(struct mopt_ctx *ctx, const char *path, struct mopt_model **model)
+{
+    (void)path;
+    *model = make_trial_model(ctx, teacher->n_out ? teacher->n_out : N_CLASSES, !teacher->no_norm);
+    put_weights(*model, teacher);
     return MOPT_OK;
 }
 
 static void on_event(void *user, const struct mopt_event *event)
 {
     struct trial *t = user;
+    t->n_warnings += event->kind == MOPT_EVENT_WARNING;
     bool counts = event->kind == MOPT_EVENT_PROGRESS && !strcmp(event->phase, t->pass ? t->pass : "train");
     if (counts && ++t->n_events == t->stop_after)
         mopt_stop(t->ctx);
@@ -196,6 +201,8 @@ void run_trial(struct trial *t)
     ctx->io = &io;
     mopt_on_event(ctx, on_event, t);
     struct mopt_model *m = make_trial_model(ctx, t->n_out ? t->n_out : N_CLASSES, !t->no_norm);
+    if (t->start)
+        put_weights(m, t->start);
     struct mopt_recipe *recipe;
     struct mopt_report *report = NULL;
     ck_assert_int_eq(mopt_recipe_new(ctx, &recipe), MOPT_OK);
@@ -217,6 +224,8 @@ void run_trial(struct trial *t)
     t->loss_last = mopt_report_number(mopt_report_at(report, "training_result.loss_last"), NAN);
     t->accuracy = mopt_report_number(mopt_report_at(report, "metrics.accuracy"), NAN);
     t->rmse = mopt_report_number(mopt_report_at(report, "metrics.rmse"), NAN);
+    t->start_accuracy = mopt_report_number(mopt_report_at(report, "training_result.start.accuracy"), NAN);
+    snprintf(t->kept, sizeof t->kept, "%s", mopt_report_text(mopt_report_at(report, "training_result.kept"), ""));
     mopt_report_free(report);
     mopt_recipe_free(recipe);
     mopt_model_free(m);

@@ -34,13 +34,16 @@ struct trial {
     int n_out;                      /* 0: N_CLASSES */
     bool no_norm;
     const struct trial *teacher;    /* its weights; same model */
+    const struct trial *start;      /* training goes on from its weights; same model */
     /* results */
     enum mopt_status status;
     char error[512];
     float weights[512];
     size_t n_weights;
     double loss_first, loss_last, accuracy, rmse;
-    int n_events;
+    double start_accuracy;          /* NaN: the start was not judged */
+    char kept[8];
+    int n_events, n_warnings;
     struct mopt_ctx *ctx;
 };
 void run_trial(struct trial *t);
