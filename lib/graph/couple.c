@@ -213,9 +213,10 @@ void mo_couple_elementwise(struct mo_couple *c, const struct mo_graph *g, const 
         if (n->in[k] == MO_NONE)
             continue;
         const struct mo_shape *in = &g->values[n->in[k]].shape;
+        int lead = rank - (k == 1 && n->in[0] != MO_NONE ? mo_operand_shape(g, n).rank : in->rank);
         for (int axis = 0; axis < in->rank; axis++)
-            if (in->dim[axis] != 1 || g->values[out].shape.dim[axis + rank - in->rank] == 1)
-                mo_couple_same(c, n->in[k], axis, out, axis + rank - in->rank);
+            if (in->dim[axis] != 1 || g->values[out].shape.dim[axis + lead] == 1)
+                mo_couple_same(c, n->in[k], axis, out, axis + lead);
     }
 }
 

@@ -204,6 +204,20 @@ int64_t mo_known_in(const struct mo_graph *g, const struct mo_node *n, uint32_t 
     return v->known ? v->known[k] : MO_VALUE_UNKNOWN;
 }
 
+struct mo_shape mo_operand_shape(const struct mo_graph *g, const struct mo_node *n)
+{
+    const struct mo_shape *a = &mo_in(g, n, 0)->shape;
+    struct mo_shape b = mo_in(g, n, 1)->shape;
+    bool is_slope = mo_node_is(n, "PRelu") && b.rank == 1;
+    if (g->opset >= 7 || a->rank < 1 || b.rank == MO_UNKNOWN || (!is_slope && !mo_node_attr(n, "axis")))
+        return b;
+    int64_t axis = mo_node_int(n, "axis", 1);
+    axis += axis < 0 ? a->rank : 0;
+    while (axis >= 0 && b.rank < a->rank - axis)
+        b.dim[b.rank++] = 1;
+    return b;
+}
+
 enum mopt_status mo_axis(struct mopt_ctx *ctx, int64_t axis, int rank, int *out)
 {
     if (axis < -rank || axis >= rank)

@@ -31,6 +31,9 @@ void mo_set_out(struct mo_graph *g, const struct mo_node *n, uint32_t i, enum mo
 int64_t *mo_known_out(struct mo_graph *g, const struct mo_node *n, uint32_t i);
 /* known or constant integers of input i without copying rules of mo_value_ints: entry k, or MO_VALUE_UNKNOWN. */
 int64_t mo_known_in(const struct mo_graph *g, const struct mo_node *n, uint32_t i, int64_t k);
+/* The shape of input 1 of a broadcasting operator as it is aligned with input 0. Before opset 7 its axes may begin at
+ * attribute `axis` of input 0's (PRelu: a list of slopes at axis 1): it is then given trailing axes of 1. */
+struct mo_shape mo_operand_shape(const struct mo_graph *g, const struct mo_node *n);
 /* axis in [-rank, rank) to [0, rank); fails naming the axis. */
 MOPT_MUST_CHECK enum mopt_status mo_axis(struct mopt_ctx *ctx, int64_t axis, int rank, int *out);
 /* The axes of a reduce-like node: attribute `axes` (old opsets) or input `input_index` (new); n -1: not given. */

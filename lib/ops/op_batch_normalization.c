@@ -37,6 +37,8 @@ static enum mopt_status infer(struct mopt_ctx *ctx, struct mo_graph *g, struct m
     p->is_per_activation = mo_node_int(n, "spatial", 1) == 0;
     p->fused = mo_fused_read(n);
     p->has_batch_form = mo_node_int(n, "training_mode", 0) != 0;
+    if (g->opset < 7 && !mo_node_int(n, "is_test", 0))
+        p->has_batch_form = true;
     for (uint32_t i = 1; g->opset < 14 && i < n->n_out; i++)
         p->has_batch_form = p->has_batch_form || n->out[i] != MO_NONE;
     if (n->n_in == 6 && !p->fused.has_residual)
@@ -196,7 +198,7 @@ static void couple(struct mo_couple *c, const struct mo_graph *g, const struct m
 
 const struct mo_op mo_op_batch_normalization = {
     .type = "BatchNormalization",
-    .since_opset = 7,
+    .since_opset = 1,
     .min_in = 5, .max_in = 6, .min_out = 1, .max_out = 5,
     .flags = MO_OP_CHANNELS_LAST | MO_OP_IN_PLACE | MO_OP_TRAIN_MODE,
     .params_bytes = sizeof(struct batchnorm),

@@ -57,8 +57,6 @@ static enum mopt_status infer_as(struct mopt_ctx *ctx, struct mo_graph *g, struc
 {
     const struct mo_value *a = mo_in(g, n, 0), *b = mo_in(g, n, 1);
     ((struct binary *)n->params)->f = f;
-    if (g->opset < 7 && mo_node_attr(n, "axis"))
-        return mo_fail(ctx, MOPT_UNSUPPORTED, "broadcasting along an axis of opset %d, opset 7 or newer would do", g->opset);
     if (f != MO_POW)
         MO_TRY(mo_check_same_dtype(ctx, a, b));
     MO_TRY(mo_infer_broadcast(ctx, g, n));
@@ -80,8 +78,9 @@ static void broadcast(struct mo_run *r, enum mo_binary f, enum mo_dtype dtype, c
 static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
 {
     const struct binary *p = n->params;
-    const struct mo_value *a = mo_in(r->graph, n, 0), *b = mo_in(r->graph, n, 1), *y = mo_out(r->graph, n, 0);
-    broadcast(r, p->f, a->dtype, &y->shape, &a->shape, mo_run_in(r, n, 0), &b->shape, mo_run_in(r, n, 1),
+    const struct mo_value *a = mo_in(r->graph, n, 0), *y = mo_out(r->graph, n, 0);
+    const struct mo_shape shape_b = mo_operand_shape(r->graph, n);
+    broadcast(r, p->f, a->dtype, &y->shape, &a->shape, mo_run_in(r, n, 0), &shape_b, mo_run_in(r, n, 1),
               mo_run_out(r, n, 0));
     return MOPT_OK;
 }

@@ -78,10 +78,11 @@ static enum mopt_status infer_not(struct mopt_ctx *ctx, struct mo_graph *g, stru
 static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
 {
     const struct compare *p = n->params;
-    const struct mo_value *a = mo_in(r->graph, n, 0), *b = mo_in(r->graph, n, 1), *y = mo_out(r->graph, n, 0);
+    const struct mo_value *a = mo_in(r->graph, n, 0), *y = mo_out(r->graph, n, 0);
+    const struct mo_shape shape_b = mo_operand_shape(r->graph, n);
     int64_t stride_a[MO_MAX_RANK], stride_b[MO_MAX_RANK];
     mo_broadcast_strides(&a->shape, &y->shape, stride_a);
-    mo_broadcast_strides(&b->shape, &y->shape, stride_b);
+    mo_broadcast_strides(&shape_b, &y->shape, stride_b);
     r->be->binary(r->dev, p->f, (int)a->dtype, y->shape.rank, y->shape.dim, stride_a, stride_b, mo_run_in(r, n, 0),
                   mo_run_in(r, n, 1), mo_run_out(r, n, 0));
     return MOPT_OK;

@@ -193,7 +193,7 @@ static void couple(struct mo_couple *c, const struct mo_graph *g, const struct m
 
 const struct mo_op mo_op_gemm = {
     .type = "Gemm",
-    .since_opset = 7,
+    .since_opset = 1,
     .min_in = 2, .max_in = 3, .min_out = 1, .max_out = 1,
     .flags = MO_OP_ADDS_GRAD,
     .params_bytes = sizeof(struct gemm),

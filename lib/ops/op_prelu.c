@@ -7,7 +7,7 @@
 
 static enum mopt_status infer(struct mopt_ctx *ctx, struct mo_graph *g, struct mo_node *n)
 {
-    const struct mo_shape *x = &mo_in(g, n, 0)->shape, *slope = &mo_in(g, n, 1)->shape;
+    const struct mo_shape *x = &mo_in(g, n, 0)->shape, aligned = mo_operand_shape(g, n), *slope = &aligned;
     struct mo_shape both;
     char text_x[128], text_s[128];
     bool fits = mo_shape_broadcast(x, slope, &both);
@@ -21,7 +21,7 @@ static enum mopt_status infer(struct mopt_ctx *ctx, struct mo_graph *g, struct m
 /* Strides of x and, with 0 where it is repeated, of the slope. */
 static void strides_of(const struct mo_run *r, const struct mo_node *n, int64_t *of_x, int64_t *of_slope)
 {
-    const struct mo_shape *x = &mo_in(r->graph, n, 0)->shape, *slope = &mo_in(r->graph, n, 1)->shape;
+    const struct mo_shape *x = &mo_in(r->graph, n, 0)->shape, aligned = mo_operand_shape(r->graph, n), *slope = &aligned;
     int64_t step_x = 1, step_slope = 1;
     for (int i = x->rank - 1; i >= 0; i--) {
         int k = i - (x->rank - slope->rank);
@@ -82,7 +82,7 @@ static enum mopt_status backward(struct mo_run *r, const struct mo_node *n)
 
 const struct mo_op mo_op_prelu = {
     .type = "PRelu",
-    .since_opset = 7,
+    .since_opset = 1,
     .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1,
     .flags = MO_OP_ELEMENTWISE | MO_OP_PARAM_SCALAR,
     .infer = infer,

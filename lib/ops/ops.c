@@ -79,9 +79,9 @@ enum mopt_status mo_infer_broadcast(struct mopt_ctx *ctx, struct mo_graph *g, st
     const struct mo_value *a = mo_in(g, n, 0), *b = mo_in(g, n, 1);
     if (!a || !b)
         return mo_fail(ctx, MOPT_DATA, "input %d is left out", a ? 1 : 0);
-    struct mo_shape shape;
+    struct mo_shape shape, aligned = mo_operand_shape(g, n);
     char text_a[128], text_b[128];
-    if (!mo_shape_broadcast(&a->shape, &b->shape, &shape))
+    if (!mo_shape_broadcast(&a->shape, &aligned, &shape))
         return mo_fail(ctx, MOPT_DATA, "shapes %s and %s do not fit together",
                        mo_shape_text(&a->shape, text_a, sizeof text_a),
                        mo_shape_text(&b->shape, text_b, sizeof text_b));

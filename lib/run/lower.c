@@ -92,6 +92,45 @@ static enum mopt_status widen(struct mo_run *run, struct mo_graph *g)
     return any ? mo_graph_sort(run->ctx, g) : MOPT_OK;
 }
 
+/* ---- broadcasting as before opset 7 -------------------------------------------------------- */
+
+/* Input 1 of node i with the trailing axes that its attribute `axis` stands for. */
+static enum mopt_status align_operand(struct mo_run *run, struct mo_graph *g, mo_node_id i)
+{
+    struct mo_shape shape = mo_operand_shape(g, &g->nodes[i]);
+    mo_value_id from = g->nodes[i].in[1], to = mo_graph_add_value(g, g->values[from].name, g->values[from].dtype, &shape);
+    int64_t axes[MO_MAX_RANK];
+    int rank = g->values[from].shape.rank, n_axes = shape.rank - rank;
+    for (int k = 0; k < n_axes; k++)
+        axes[k] = rank + k;
+    mo_node_id node = to == MO_NONE ? MO_NONE : mo_graph_add_node(g, "Unsqueeze", "", "", &from, 1, &to, 1);
+    if (node == MO_NONE || !mo_node_set_ints(g, node, "axes", axes, (size_t)n_axes))
+        return mo_no_memory(run->ctx, sizeof(struct mo_node), "an operand's axes");
+    g->nodes[i].in[1] = to;
+    return MOPT_OK;
+}
+
+/* From here on numpy's rule holds for them too. Shapes have been inferred. */
+static enum mopt_status align_operands(struct mo_run *run, struct mo_graph *g)
+{
+    static const char *const types[] = { "Add", "Sub", "Mul", "Div", "Pow", "PRelu", "And", "Or", "Xor", "Equal", "Less",
+                                         "Greater" };
+    bool any = false;
+    for (mo_node_id i = 0; g->opset < 7 && i < g->n_nodes; i++) {
+        bool is_one = false;
+        for (size_t k = 0; !is_one && k < MO_COUNT(types); k++)
+            is_one = mo_node_is(&g->nodes[i], types[k]);
+        if (!is_one || mo_operand_shape(g, &g->nodes[i]).rank == mo_in(g, &g->nodes[i], 1)->shape.rank)
+            continue;
+        any = true;
+        MO_TRY(align_operand(run, g, i));
+    }
+    if (!any)
+        return MOPT_OK;
+    MO_TRY(mo_graph_sort(run->ctx, g));
+    return mo_infer(run->ctx, g, NULL, 0);
+}
+
 /* ---- nodes that need not run ------------------------------------------------------------ */
 
 static void drop_constant_nodes(struct mo_graph *g)
@@ -197,6 +236,7 @@ enum mopt_status mo_lower_base(struct mo_run *run, const struct mo_graph *g)
     if (run->options.train)
         MO_TRY(mo_params_take(run));
     MO_TRY(mo_infer(run->ctx, base, NULL, 0));
+    MO_TRY(align_operands(run, base));
     MO_TRY(fold(run, base));
     if (!run->options.train && !run->options.keep_names)
         MO_TRY(mo_fuse_base(run->ctx, base));

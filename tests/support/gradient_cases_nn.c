@@ -81,6 +81,13 @@ const struct gradient_case gradient_cases_nn[] = {
     {"Softmax", 11, "3x4", ""},
     {"LogSoftmax", 13, "3x4x5", "axis=0"},
     {"LogSoftmax", 11, "3x4x5", "axis=2"},
+    {"NegativeLogLikelihoodLoss", 13, "3x4 i:2,0,3", ""},
+    {"NegativeLogLikelihoodLoss", 13, "2x3x2 i2x2:0,2,1,1 c3", "reduction=sum"},
+    {"NegativeLogLikelihoodLoss", 13, "2x3x2 i2x2:0,2,1,1 c3", "reduction=none ignore_index=1"},
+    {"SoftmaxCrossEntropyLoss", 13, "3x4 i:2,0,3", "", .n_out = 2},
+    {"SoftmaxCrossEntropyLoss", 13, "4x3 i:2,0,-1,1 c3", "ignore_index=-1"},
+    {"SoftmaxCrossEntropyLoss", 13, "2x3x2 i2x2:0,2,1,1", "reduction=none ignore_index=2"},
+    {"SoftmaxCrossEntropyLoss", 12, "2x3x2x1 i2x2x1:0,2,1,1 c3", "reduction=sum"},
     {"Dropout", 13, "6x9 f:0.3", ""},
     {"Dropout", 10, "6x9", "ratio=0.25 "},
 
