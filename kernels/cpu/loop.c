@@ -44,8 +44,9 @@ void mo_loop_seek(const struct mo_loop *l, int64_t i, int64_t *index, int64_t *o
     for (int k = 0; k < l->n_operands; k++)
         offset[k] = 0;
     for (int axis = l->rank - 2; axis >= 0; axis--) {
-        index[axis] = i % l->dims[axis];
-        i /= l->dims[axis];
+        int64_t dim = l->dims[axis] ? l->dims[axis] : 1;    /* an empty walk is never stepped */
+        index[axis] = i % dim;
+        i /= dim;
         for (int k = 0; k < l->n_operands; k++)
             offset[k] += index[axis] * l->stride[k][axis];
     }

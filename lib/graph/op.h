@@ -2,7 +2,7 @@
  * its file lib/ops/op_NAME.c, and one line in lib/ops/ops.def.
  *
  * A NULL member has one meaning, and it is the safe one:
- *   forward   loads, saves and is copied through; cannot be run
+ *   forward   loads, saves and is copied through; cannot be run, unless `expand` says it by other operators
  *   backward  not differentiable: training through it is refused by name
  *   macs      reported as unknown, never as zero (elementwise ops: mo_macs_zero)
  *   couple    a wall: no channel is pruned on either side of it
@@ -15,6 +15,7 @@
 #include "lib/graph/infer.h"
 
 struct mo_run;
+struct mo_expand;
 
 enum mo_quant_kind {
     MO_QUANT_FLOAT = 0,     /* stays float */
@@ -60,6 +61,9 @@ struct mo_op {
     enum mopt_status (*forward)(struct mo_run *r, const struct mo_node *n);
     /* Writes (overwrites, unless ADDS_GRAD) the gradient of every input for which mo_run_grad_in is not NULL. */
     enum mopt_status (*backward)(struct mo_run *r, const struct mo_node *n);
+    /* Instead of forward and backward: the formula in other operators (expand.h), every output of the node made. It has a
+     * gradient: an operator without one says forward. */
+    enum mopt_status (*expand)(struct mo_expand *e);
     int64_t (*macs)(const struct mo_graph *g, const struct mo_node *n);    /* multiply-adds; MO_UNKNOWN */
     void (*couple)(struct mo_couple *c, const struct mo_graph *g, const struct mo_node *n);
     /* After axes of its constants were cut: mend attributes and constant inputs that hold sizes (group, Reshape's
@@ -82,6 +86,15 @@ struct mo_op {
     unsigned state_in;              /* likewise: not trained by gradient but changed by training (running mean, variance) */
     struct mo_quant quant;
 };
+
+static inline bool mo_op_runs(const struct mo_op *op)
+{
+    return op->forward || op->expand || op->flags & MO_OP_VIEW;
+}
+static inline bool mo_op_has_gradient(const struct mo_op *op)
+{
+    return op->backward || op->expand || op->flags & MO_OP_VIEW;
+}
 
 /* NULL when there is none for (type, domain, opset). */
 const struct mo_op *mo_op_find(const char *type, const char *domain, int opset);

@@ -57,7 +57,7 @@ static enum mopt_status find_blocked(struct layers *l)
         for (uint32_t k = 0; k < n->n_out && why; k++)
             if (n->out[k] != MO_NONE && at_value[n->out[k]] != unread)
                 why = at_value[n->out[k]];
-        bool is_ready = n->op && (n->op->backward || n->op->flags & MO_OP_VIEW);
+        bool is_ready = n->op && mo_op_has_gradient(n->op);
         if (!why && !is_ready)
             why = mo_arena_printf(l->job->scratch, n->op ? "%s has no gradient" : "%s is not known", n->type);
         l->blocked[i] = why;

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "lib/graph/expand.h"
 #include "lib/run/private.h"
 
 /* A larger constant than this is only made while running: folding Expand or
@@ -160,7 +161,7 @@ static enum mopt_status fold(struct mo_run *run, struct mo_graph *g)
 
 static bool cannot_run(const struct mo_node *n)
 {
-    return !n->op || (!n->op->forward && !(n->op->flags & MO_OP_VIEW));
+    return !n->op || !mo_op_runs(n->op);
 }
 
 /* All of them at once, each type once: who has to replace one wants to know the others. */
@@ -258,6 +259,7 @@ enum mopt_status mo_lower_shapes(struct mo_run *run, struct mo_plan *plan, const
     MO_TRY(mo_infer(run->ctx, g, bindings, p->n_inputs));
     for (uint32_t i = 0; i < p->n_inputs; i++)
         g->values[p->inputs[i]].has_declared = false;       /* from here on these are the shapes */
+    MO_TRY(mo_expand_graph(run->ctx, g));
     MO_TRY(fold(run, g));
     MO_TRY(refuse_unrunnable(run->ctx, g));
     MO_TRY(mo_layout(run, plan));

@@ -5,6 +5,7 @@
  *     MOPT_ONNX_DATA     folder of groups (Debian: libonnx-testdata)
  *     MOPT_ONNX_ARCHIVE  newer cases in a tar archive; left out where there is none
  *     MOPT_ONNX_SHOW=1   print what fails as lines for the list
+ *     MOPT_ONNX_CASES    only cases whose name fits this pattern, such as "new/node/test_dft*"
  *
  * Each case runs in a process of its own, so that one crash is one failure. */
 #include <check.h>
@@ -338,7 +339,10 @@ START_TEST(cases_pass)
     size_t used = 0;
     int n_bad = 0;
     ck_assert_msg(n_cases > 0, "no ONNX test data in %s (Debian: libonnx-testdata)", DEFAULT_DATA);
+    const char *only = getenv("MOPT_ONNX_CASES");
     for (int i = _i; i < n_cases; i += N_SHARDS) {
+        if (only && !mo_glob(only, cases[i].name))
+            continue;
         const char *reason = skip_reason(cases[i].name);
         bool passes = run_apart(&cases[i]);
         if (getenv("MOPT_ONNX_SHOW") && !passes)

@@ -23,7 +23,8 @@ START_TEST(rows_are_whole)
         ck_assert_msg(op->max_out < 0 || op->max_out >= op->min_out, "%s", op->type);
         ck_assert_msg(!op->backward || op->forward || is_view, "%s goes backward only", op->type);
         ck_assert_msg(!op->unprepare || op->prepare, "%s unprepares only", op->type);
-        ck_assert_msg(!op->couple || op->forward || is_view, "%s is pruned but not run", op->type);
+        ck_assert_msg(!op->expand || (!op->forward && !is_view), "%s is run twice", op->type);
+        ck_assert_msg(!op->couple || mo_op_runs(op), "%s is pruned but not run", op->type);
         ck_assert_ptr_eq(mo_op_find(op->type, op->domain, op->since_opset), op);
         const struct mo_op *older = mo_op_find(op->type, op->domain, op->since_opset - 1);
         ck_assert_msg(!older || older->since_opset < op->since_opset, "%s", op->type);

@@ -50,6 +50,10 @@ const struct gradient_case gradient_cases_nn[] = {
     {"GlobalLpPool", 11, "~2x3x4x3", ""},
     {"GlobalLpPool", 11, "~2x3x4x3", "p=1"},
 
+    {"LpNormalization", 1, "~2x3x4", ""},
+    {"LpNormalization", 22, "~2x3x4", "axis=1 p=1"},
+    {"MeanVarianceNormalization", 13, "2x3x4x3", ""},
+    {"MeanVarianceNormalization", 13, "3x5", "axes=-1,"},
     {"LpPool", 18, "~2x3x6x5", "kernel_shape=2,2 strides=2,2"},
     {"LpPool", 18, "~2x3x6x5", "kernel_shape=3,2 strides=2,1 pads=1,0,1,1 p=3 ceil_mode=1"},
     {"LpPool", 11, "~2x3x7", "kernel_shape=3, p=1 auto_pad=SAME_UPPER"},
