@@ -79,6 +79,9 @@ const struct gradient_case gradient_cases_nn[] = {
     {"Attention", 23, "1x2x3x4 1x2x5x4 1x2x5x3 b3x5", "scale=0.7"},
     {"Attention", 23, "1x4x3x4 1x2x5x4 1x2x5x3 4x1x4", "scale=0.7"},
 
+    {"RotaryEmbedding", 23, "2x3x4x8 F9x4 F9x4 i2x4:0,1,2,3,8,1,2,0", ""},
+    {"RotaryEmbedding", 23, "2x3x12 F2x3x2 F2x3x2", "num_heads=2 interleaved=1 rotary_embedding_dim=4"},
+
     {"Softmax", 13, "3x4x5", ""},
     {"Softmax", 13, "3x4x5", "axis=1"},
     {"Softmax", 11, "3x4x5", "axis=1"},
