@@ -7,9 +7,9 @@
 
 const struct mopt_option create_options[] = {
     {"input", MOPT_OPT_TEXT, .word = "CxHxW", .help = "shape of one sample (1x28x28, 3x32x32, 64x256)"},
-    {"classes", MOPT_OPT_INT, .word = "N", .help = "number of outputs"},
+    {"classes", MOPT_OPT_INT, .word = "N", .text_def = "10; resnet18 and mobilenetv2: 1000", .help = "number of outputs"},
     {"layers", MOPT_OPT_TEXT, .word = "N,N,...", .help = "widths of an mlp, first and last included"},
-    {"width", MOPT_OPT_FLOAT, .word = "X", .help = "multiplies the channels of a family"},
+    {"width", MOPT_OPT_FLOAT, .word = "X", .text_def = "1", .help = "multiplies the channels of a family"},
     {"seed", MOPT_OPT_INT, .word = "N", .text_def = "0", .help = "seed of the weights"},
     {0}};
 
@@ -90,8 +90,6 @@ static enum mopt_status report_created(struct cli *cli, struct mopt_model *model
 
 enum mopt_status cmd_create(struct cli *cli)
 {
-    if (cli->print_recipe)
-        return cli_usage(cli, "create is no step of a recipe: no --print-recipe");
     struct text t = {.n = 0};
     const char *spec = t.bytes, *seed_text = cli_own(cli, "seed");
     char *file = NULL, *end = NULL;
@@ -100,6 +98,9 @@ enum mopt_status cmd_create(struct cli *cli)
     if (seed_text && (end == seed_text || *end))
         return cli_usage(cli, "option 'seed': '%s' is not a whole number", seed_text);
     if (n_path > 5 && !strcmp(cli->paths[0] + n_path - 5, ".json")) {
+        for (const struct mopt_option *row = create_options; row->name; row++)
+            if (cli_own(cli, row->name) && strcmp(row->name, "seed"))
+                return cli_usage(cli, "option '%s' does nothing with a spec from a file: say it there", row->name);
         MO_CLI_TRY(mopt_file_read(cli->ctx, cli->paths[0], &file, &n));
         spec = file;
     } else

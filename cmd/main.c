@@ -80,7 +80,7 @@ static const struct command infer = {
     .examples = "mopt infer model.onnx --input x=input_0.pb --output y=output_0.pb\n",
 };
 static const struct command report = {
-    .name = "report", .flags = CMD_MAY_WRITE | CMD_NO_MODEL, .min_paths = 1, .max_paths = 64, .run = cmd_report,
+    .name = "report", .flags = CMD_MAY_WRITE | CMD_NO_MODEL | CMD_OWN_OPTIONS, .min_paths = 1, .max_paths = 64, .run = cmd_report,
     .usage = "mopt report REPORT.json [REPORT.json ...] -o PAGE.html", .help = "one HTML page from JSON reports",
     .examples = "mopt report train.json prune.json -o page.html\n",
 };

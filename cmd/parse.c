@@ -15,22 +15,24 @@ struct shared {
     enum shared_kind kind;
     size_t offset;
     const char *word, *help;
+    unsigned not_for;       /* flags of commands that have no use for it */
 };
 #define AT(field) offsetof(struct cli, field)
 static const struct shared shared_flags[] = {
     {"output", 'o', SHARED_TEXT, AT(out), "FILE", "where the result goes; - is stdout"},
     {"force", 'f', SHARED_BOOL, AT(force), NULL, "overwrite an existing output"},
     {"external-data", 0, SHARED_BOOL, AT(external_data), NULL, "put large tensors into OUTPUT.data"},
-    {"json", 0, SHARED_BOOL, AT(json), NULL, "the result on stdout as one JSON object"},
-    {"report", 0, SHARED_TEXT, AT(report_path), "FILE", "write the JSON report there, also after a failure"},
-    {"print-recipe", 0, SHARED_BOOL, AT(print_recipe), NULL, "print the recipe equal to these flags and stop"},
+    {"json", 0, SHARED_BOOL, AT(json), NULL, "the result on stdout as one JSON object", CMD_MAY_WRITE},
+    {"report", 0, SHARED_TEXT, AT(report_path), "FILE", "write the JSON report there, also after a failure", CMD_MAY_WRITE},
+    {"print-recipe", 0, SHARED_BOOL, AT(print_recipe), NULL, "print the recipe equal to these flags and stop",
+     CMD_MAY_WRITE | CMD_OWN_OPTIONS},
     {"device", 0, SHARED_TEXT, AT(device), "NAME", "cpu, cuda, cuda:N or auto"},
     {"threads", 0, SHARED_INT, AT(n_threads), "N", "threads; 0: as many as are granted"},
     {"max-memory", 0, SHARED_BYTES, AT(max_memory_bytes), "SIZE", "refuse to use more (2GB)"},
     {"progress", 0, SHARED_PROGRESS, AT(progress_mode), "HOW", "auto, bar, plain, json or none"},
     {"quiet", 'q', SHARED_BOOL, AT(quiet), NULL, "no progress, no logs; warnings only"},
     {"verbose", 'v', SHARED_BOOL, AT(verbose), NULL, "logs too"},
-    {"dry-run", 'n', SHARED_BOOL, AT(dry_run), NULL, "say what would be done; write nothing"},
+    {"dry-run", 'n', SHARED_BOOL, AT(dry_run), NULL, "say what would be done; write nothing", CMD_MAY_WRITE},
     {"help", 'h', SHARED_BOOL, AT(help), NULL, "this text"},
     {NULL}};
 
@@ -70,11 +72,20 @@ static bool parse_size(const char *text, uint64_t *bytes)
     return false;
 }
 
+static enum mopt_status no_such_progress(struct cli *cli, const char *value, const char *const *modes, size_t n)
+{
+    const char *near = mopt_nearest(value, modes, n);
+    return cli_usage(cli, "option 'progress': '%s' is none of auto, bar, plain, json, none%s%s%s", value,
+                     near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+}
+
 static enum mopt_status set_shared(struct cli *cli, const struct shared *f, const char *value, bool yes)
 {
     void *field = (char *)cli + f->offset;
     static const char *const modes[] = {"auto", "bar", "plain", "json", "none"};
     char *end;
+    if (f->not_for & cli->command->flags)
+        return cli_usage(cli, "option '%s' does nothing here: leave it out", f->name);
     switch (f->kind) {
     case SHARED_BOOL:
         *(bool *)field = yes;
@@ -97,7 +108,7 @@ static enum mopt_status set_shared(struct cli *cli, const struct shared *f, cons
                 *(enum progress_mode *)field = (enum progress_mode)i;
                 return MOPT_OK;
             }
-        return cli_usage(cli, "option 'progress': '%s' is none of auto, bar, plain, json, none", value);
+        return no_such_progress(cli, value, modes, 5);
     }
     return MOPT_FAILED;
 }
@@ -330,6 +341,12 @@ static enum mopt_status check_paths(struct cli *cli)
         return cli_usage(cli, "%s writes no file: no -o (but --report FILE)", c->name);
     if (cli->json && cli->out && !strcmp(cli->out, "-"))
         return cli_usage(cli, "--json and -o - both want stdout");
+    if (cli->force && !cli->out)
+        return cli_usage(cli, "-f overwrites an output: add -o FILE, or leave -f out");
+    if (cli->external_data && (!(c->flags & CMD_WRITES_MODEL) || !cli->out || !strcmp(cli->out, "-")))
+        return cli_usage(cli, "--external-data lies beside a model that is written: add -o FILE, or leave it out");
+    if (cli->quiet && cli->verbose)
+        return cli_usage(cli, "-q and -v exclude each other");
     return MOPT_OK;
 }
 
@@ -393,23 +410,38 @@ static void help_row(const char *flag, const char *word, const char *help, const
     fprintf(to, "  %-28s %s%s%s%s\n", left, help, def ? " (default " : "", def ? def : "", def ? ")" : "");
 }
 
-static void help_table(const struct mopt_option *table, FILE *to)
+/* What a row says of its default. Where 0 stands for a choice of our own, that is marked in the text itself. */
+static const char *help_default(const struct mopt_option *row, const char *zero, char def[48])
+{
+    bool is_number = row->kind == MOPT_OPT_INT || row->kind == MOPT_OPT_FLOAT;
+    if (row->text_def || !is_number || row->def != row->def || zero)
+        return row->text_def;
+    snprintf(def, 48, "%g", row->def);
+    return def;
+}
+
+static void help_option(const struct mopt_option *row, FILE *to)
+{
+    char flag[48], def[48], help[256];
+    bool is_on = row->kind == MOPT_OPT_BOOL && row->def != 0;
+    const char *zero = row->def == 0 ? strstr(row->help, "; 0: ") : NULL;
+    snprintf(flag, sizeof flag, "--%s%s", is_on ? "no-" : "", row->name);
+    if (zero)
+        snprintf(help, sizeof help, "%.*s; 0, the default: %s", (int)(zero - row->help), row->help, zero + 5);
+    else
+        snprintf(help, sizeof help, "%s%s", is_on ? "do not: " : "", row->help);
+    const char *word = row->kind == MOPT_OPT_BOOL ? NULL : row->choices ? row->choices : row->word ? row->word : "X";
+    help_row(flag, word, help, help_default(row, zero, def), to);
+}
+
+/* Of the job's options those that can have an effect in this pass. */
+static void help_table(const struct mopt_option *table, const char *pass, FILE *to)
 {
     for (const struct mopt_option *row = table; row && row->name; row++) {
-        if (row->kind == MOPT_OPT_GROUP) {
-            help_table(row->group, to);
-            continue;
-        }
-        char flag[48], def[48] = "";
-        bool is_on = row->kind == MOPT_OPT_BOOL && row->def != 0;
-        snprintf(flag, sizeof flag, "--%s%s", is_on ? "no-" : "", row->name);
-        if (row->kind == MOPT_OPT_INT || row->kind == MOPT_OPT_FLOAT)
-            snprintf(def, sizeof def, row->def == row->def ? "%g" : "", row->def);
-        const char *text = row->text_def ? row->text_def : *def ? def : NULL;
-        const char *word = row->kind == MOPT_OPT_BOOL ? NULL : row->choices ? row->choices : row->word ? row->word : "X";
-        char help[256];
-        snprintf(help, sizeof help, "%s%s", is_on ? "do not: " : "", row->help);
-        help_row(flag, word, help, text, to);
+        if (row->kind == MOPT_OPT_GROUP)
+            help_table(row->group, pass, to);
+        else if (!find_shared(row->name, strlen(row->name), 0) && (!pass || mopt_pass_takes(pass, row->name)))
+            help_option(row, to);
     }
 }
 
@@ -419,15 +451,17 @@ void cli_help(const struct command *c, FILE *to)
     const struct mopt_option *own = c->flags & CMD_OWN_OPTIONS ? c->own : pass_options(c->pass);
     if (own && own->name) {
         fprintf(to, "\noptions of %s:\n", c->name);
-        help_table(own, to);
+        help_table(own, NULL, to);
     }
     if (!(c->flags & CMD_OWN_OPTIONS)) {
         fprintf(to, "\ndata, selection, gates:\n");
-        help_table(mopt_job_options(), to);
+        help_table(mopt_job_options(), c->pass, to);
     }
     fprintf(to, "\noptions of every verb:\n");
     for (const struct shared *f = shared_flags; f->name; f++) {
         char flag[48];
+        if (f->not_for & c->flags)
+            continue;
         snprintf(flag, sizeof flag, f->letter ? "-%c, --%s" : "%.0d    --%s", f->letter, f->name);
         help_row(flag, f->word, f->help, NULL, to);
     }

@@ -144,6 +144,9 @@ MOPT_MUST_CHECK enum mopt_status mopt_recipe_override(struct mopt_ctx *ctx, stru
                                                       const struct mopt_recipe *over);
 /* The recipe as JSON text; the caller frees it with mopt_text_free. */
 MOPT_MUST_CHECK enum mopt_status mopt_recipe_text(struct mopt_ctx *ctx, const struct mopt_recipe *recipe, char **text);
+/* Everything that can be wrong with a recipe as a whole: a step without data, an option that has no effect beside the
+ * others, a gate with nothing to judge. mopt_apply asks this first. */
+MOPT_MUST_CHECK enum mopt_status mopt_recipe_check(struct mopt_ctx *ctx, const struct mopt_recipe *recipe);
 void mopt_recipe_free(struct mopt_recipe *recipe);
 void mopt_text_free(char *text);
 
@@ -211,6 +214,8 @@ struct mopt_option {
     const char *word;               /* what stands for the value in help: FILE, N, GLOB */
     const char *help;               /* one line */
     const struct mopt_option *group;
+    const char *needs;              /* what must hold for it to have an effect, or giving it is an error: clauses that
+                                     * must all hold, "data optimizer=adam|adamw !structured"; see lib/passes/needs.h */
 };
 
 struct mopt_pass_info {
@@ -227,6 +232,8 @@ bool mopt_pass_at(size_t i, struct mopt_pass_info *info);
 bool mopt_op_at(size_t i, struct mopt_op_info *info);
 /* Options that belong to the job and not to one pass: data, gates, seed ... */
 const struct mopt_option *mopt_job_options(void);
+/* Whether an option of the job can have an effect when this pass is the only step. */
+bool mopt_pass_takes(const char *pass, const char *option);
 /* The one of the words that was probably meant, or NULL. */
 const char *mopt_nearest(const char *word, const char *const *words, size_t n_words);
 

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -174,6 +175,26 @@ static enum mopt_status append(struct mopt_ctx *ctx, struct mo_arena *arena, str
     return MOPT_OK;
 }
 
+enum { MAX_CHOICES = 32, CHOICES_BYTES = 512 };
+
+static enum mopt_status no_choice(struct mopt_ctx *ctx, const struct mopt_option *row, const char *value)
+{
+    char text[CHOICES_BYTES];
+    const char *words[MAX_CHOICES];
+    size_t n = 0;
+    snprintf(text, sizeof text, "%s", row->choices);
+    for (char *word = text; word && n < MAX_CHOICES; n++) {
+        words[n] = word;
+        if ((word = strchr(word, '|')))
+            *word++ = 0;
+    }
+    const char *near = mo_nearest(value, words, n);
+    if (near)
+        return mo_fail(ctx, MOPT_USAGE, "option '%s': '%s' is none of %s; did you mean '%s'?", row->name, value,
+                       row->choices, near);
+    return mo_fail(ctx, MOPT_USAGE, "option '%s': '%s' is none of %s", row->name, value, row->choices);
+}
+
 static enum mopt_status set_row(struct mopt_ctx *ctx, struct mo_arena *arena, const struct mopt_option *row,
                                 void *field, const char *value)
 {
@@ -190,7 +211,7 @@ static enum mopt_status set_row(struct mopt_ctx *ctx, struct mo_arena *arena, co
         return MOPT_OK;
     case MOPT_OPT_CHOICE:
         if ((*(int *)field = choice_index(row->choices, value)) < 0)
-            return mo_fail(ctx, MOPT_USAGE, "option '%s': '%s' is none of %s", row->name, value, row->choices);
+            return no_choice(ctx, row, value);
         return MOPT_OK;
     case MOPT_OPT_LIST:
         return append(ctx, arena, field, value);

@@ -11,6 +11,7 @@
 #include "kernels/backend.h"
 #include "lib/passes/gates.h"
 #include "lib/passes/measure.h"
+#include "lib/passes/needs.h"
 #include "lib/passes/recipe.h"
 #include "lib/passes/select.h"
 #include "lib/run/run.h"
@@ -42,8 +43,7 @@ static bool has_step(const struct mopt_recipe *recipe, const char *pass)
     return false;
 }
 
-/* Everything that can be wrong with a recipe as a whole, before any work. */
-static enum mopt_status check_recipe(struct mopt_ctx *ctx, const struct mopt_recipe *recipe)
+enum mopt_status mopt_recipe_check(struct mopt_ctx *ctx, const struct mopt_recipe *recipe)
 {
     const struct mo_job_settings *s = &recipe->settings;
     if (!recipe->n_steps)
@@ -64,10 +64,7 @@ static enum mopt_status check_recipe(struct mopt_ctx *ctx, const struct mopt_rec
         .mean_latency = benches || (changes && s->measure_s > 0),
         .cosine = has_step(recipe, "diff"),
     };
-    if ((s->data.data || s->data.eval_data) && !(all_flags(recipe) & (MO_PASS_DATA | MO_PASS_NEEDS_DATA)))
-        return mo_fail(ctx, MOPT_USAGE, "%s uses no data: leave --data and --eval-data out", recipe->steps[0].pass->name);
-    if (s->teacher && !(all_flags(recipe) & MO_PASS_NEEDS_TEACHER))
-        return mo_fail(ctx, MOPT_USAGE, "no step uses a teacher: leave --teacher out, or distill");
+    MO_TRY(mo_needs_check(ctx, recipe));
     return mo_gates_check_job(ctx, s, &measured);
 }
 
@@ -267,12 +264,25 @@ static enum mopt_status predict(struct mo_job *job, struct mopt_report *side)
     return s;
 }
 
+/* Passes that only read judge on the test part where there is one; how the training part is split is then of no use. */
+static enum mopt_status check_split(const struct mo_job *job, const struct mopt_recipe *recipe)
+{
+    if (!job->dataset || !only_reads(recipe) || has_step(recipe, "eval") || !mo_dataset_has_test(job->dataset))
+        return MOPT_OK;
+    for (const struct mo_said *said = recipe->said; said; said = said->next)
+        if (!strcmp(said->key, "val-split") || !strcmp(said->key, "stratify"))
+            return mo_fail(job->ctx, MOPT_USAGE, "option '%s' does nothing here: the data has a test part, and nothing is "
+                           "trained", said->key);
+    return MOPT_OK;
+}
+
 static enum mopt_status run_job(struct mo_job *job, const struct mopt_recipe *recipe, struct mopt_report *root,
                                 struct mopt_model **original)
 {
     const struct mo_job_settings *s = &recipe->settings;
-    MO_TRY(check_recipe(job->ctx, recipe));
+    MO_TRY(mopt_recipe_check(job->ctx, recipe));
     MO_TRY(open_beside(job, recipe, original));
+    MO_TRY(check_split(job, recipe));
     job->report = root;
     if (job->dataset)
         describe_data(job->dataset, &s->data, root);

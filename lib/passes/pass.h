@@ -15,6 +15,10 @@ enum mo_pass_flags {
     MO_PASS_DATA = 4,           /* can use data */
     MO_PASS_NEEDS_DATA = 8,
     MO_PASS_NEEDS_TEACHER = 16,
+    MO_PASS_SELECTS = 32,       /* asks mo_is_selected: --only, --skip */
+    MO_PASS_SETS = 64,          /* asks mo_set_word: --set */
+    MO_PASS_SKIPS = 128,        /* may leave a layer alone: --strict */
+    MO_PASS_PLANS = 256,        /* reads only, and yet has a dry run */
 };
 
 /* Options of the job: rows in mo_job_options, same words in every verb and recipe. */
@@ -52,11 +56,16 @@ struct mo_job {
     const char *const *other_names;     /* of the others */
 };
 
+/* What this pass asks for options that it shares with others (of the training group, of the job), beyond their rows'
+ * own needs. `when` NULL: they never have an effect here. */
+struct mo_need { const char *options, *when; };         /* options: words with a space between */
+
 struct mo_pass {
     const char *name, *help;
     const struct mopt_option *options;
     size_t options_bytes;
     unsigned flags;
+    const struct mo_need *needs;        /* ends with a row of zeros; NULL: none */
     enum mopt_status (*run)(struct mo_job *job);
 };
 const struct mo_pass *mo_pass_find(const char *name);

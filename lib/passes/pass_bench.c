@@ -16,9 +16,10 @@ struct bench_options { int64_t batch, runs, free_dim; double seconds, warmup; bo
 static const struct mopt_option options[] = {
     {"batch", MOPT_OPT_INT, AT(batch), .def = 1, .min = 1, .max = 65536, .word = "N", .help = "samples a run"},
     {"seconds", MOPT_OPT_FLOAT, AT(seconds), .def = 1, .min = 0.01, .max = 86400, .word = "S",
+     .needs = "!runs",
      .help = "time to measure each model for"},
     {"runs", MOPT_OPT_INT, AT(runs), .def = 0, .min = 0, .max = 1e7, .word = "N",
-     .help = "exactly so many runs of each model instead"},
+     .help = "exactly so many runs of each model; 0: as many as --seconds allows"},
     {"warmup", MOPT_OPT_FLOAT, AT(warmup), .def = 0.1, .min = 0, .max = 3600, .word = "S",
      .help = "time to run each model before measuring"},
     {"free-dim", MOPT_OPT_INT, AT(free_dim), .def = 1, .min = 1, .max = 1 << 20, .word = "N",
@@ -281,11 +282,17 @@ static enum mopt_status run(struct mo_job *job)
     return s;
 }
 
+/* Beyond what the rows say. */
+static const struct mo_need needs[] = {
+    {"subset drop-last", NULL},
+    {0}};
+
 const struct mo_pass mo_pass_bench = {
     .name = "bench",
     .help = "latency, throughput and memory, models interleaved",
     .options = options,
     .options_bytes = sizeof(struct bench_options),
     .flags = MO_PASS_READS | MO_PASS_DATA,
+    .needs = needs,
     .run = run,
 };

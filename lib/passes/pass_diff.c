@@ -194,7 +194,13 @@ static enum mopt_status run(struct mo_job *job)
     return status;
 }
 
+/* Beyond what the rows say. */
+static const struct mo_need needs[] = {
+    { "subset drop-last", NULL },
+    { 0 }
+};
+
 const struct mo_pass mo_pass_diff = {
     .name = "diff", .help = "two models on the same inputs: error of each output, or of every common value",
-    .options = options, .options_bytes = sizeof(struct diff_options), .flags = MO_PASS_READS | MO_PASS_DATA, .run = run,
+    .options = options, .options_bytes = sizeof(struct diff_options), .flags = MO_PASS_READS | MO_PASS_DATA, .needs = needs, .run = run,
 };

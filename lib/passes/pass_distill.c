@@ -16,17 +16,18 @@ struct distill_options {
     int method;                         /* enum mo_distill_method */
 };
 
-enum { TEACHER_BATCH = 128, DEFAULT_TEMPERATURE = 4, DEFAULT_BETA = 8 };
+enum { TEACHER_BATCH = 128 };
 
 #define AT(field) offsetof(struct distill_options, field)
 static const struct mopt_option options[] = {
-    {"temperature", MOPT_OPT_FLOAT, AT(temperature), .def = DEFAULT_TEMPERATURE, .min = 0.01, .max = 1000, .word = "T",
-     .help = "softens both models' answers"},
+    {"temperature", MOPT_OPT_FLOAT, AT(temperature), .def = 4, .min = 0.01, .max = 1000, .word = "T",
+     .needs = "method=kd|dkd", .help = "softens both models' answers"},
     {"alpha", MOPT_OPT_FLOAT, AT(alpha), .def = 0.5, .min = 0, .max = 1, .word = "X",
      .help = "weight of the teacher; the labels have the rest"},
     {"method", MOPT_OPT_CHOICE, AT(method), .text_def = "kd", .choices = "kd|dkd|mse",
      .help = "kd: softened classes; dkd: decoupled; mse: logits"},
-    {"beta", MOPT_OPT_FLOAT, AT(beta), .def = DEFAULT_BETA, .min = 0, .max = 1000, .word = "X",
+    {"beta", MOPT_OPT_FLOAT, AT(beta), .def = 8, .min = 0, .max = 1000, .word = "X",
+     .needs = "method=dkd",
      .help = "dkd: weight of the classes that are not the label"},
     {"", MOPT_OPT_GROUP, AT(train), .group = mo_train_options},
     {0}};
@@ -325,10 +326,6 @@ static enum mopt_status run(struct mo_job *job)
         return mo_fail(job->ctx, MOPT_USAGE, "distill needs a teacher: add --teacher FILE, or --teacher original");
     if (!job->dataset)
         return mo_fail(job->ctx, MOPT_USAGE, "distill needs data: add --data SPEC, e.g. --data idx:DIR");
-    if (d.o->beta != DEFAULT_BETA && d.o->method != MO_DISTILL_DKD)
-        return mo_fail(job->ctx, MOPT_USAGE, "option 'beta' is for --method dkd: add that, or leave it out");
-    if (d.o->temperature != DEFAULT_TEMPERATURE && d.o->method == MO_DISTILL_MSE)
-        return mo_fail(job->ctx, MOPT_USAGE, "option 'temperature' does nothing with --method mse: leave it out");
     enum mopt_status status = distill(&d);
     mo_run_free(d.teacher);
     if (d.owns_data)
@@ -338,11 +335,17 @@ static enum mopt_status run(struct mo_job *job)
     return status;
 }
 
+/* Beyond what the rows say. */
+static const struct mo_need needs[] = {
+    {"loss label-smoothing huber-delta", "!alpha=1"},
+    {0}};
+
 const struct mo_pass mo_pass_distill = {
     .name = "distill",
     .help = "train a student model on labels and on a teacher's answers",
     .options = options,
     .options_bytes = sizeof(struct distill_options),
-    .flags = MO_PASS_DATA | MO_PASS_NEEDS_DATA | MO_PASS_NEEDS_TEACHER,
+    .flags = MO_PASS_DATA | MO_PASS_NEEDS_DATA | MO_PASS_NEEDS_TEACHER | MO_PASS_SELECTS,
+    .needs = needs,
     .run = run,
 };

@@ -76,11 +76,19 @@ static enum mopt_status run(struct mo_job *job)
     return s;
 }
 
+/* Beyond what the rows say. */
+static const struct mo_need needs[] = {
+    {"subset", "split=train"},
+    {"val-split stratify", "split=train|validation"},
+    {"drop-last", NULL},
+    {0}};
+
 const struct mo_pass mo_pass_eval = {
     .name = "eval",
     .help = "accuracy and loss on labelled data, with their interval",
     .options = options,
     .options_bytes = sizeof(struct eval_options),
-    .flags = MO_PASS_READS | MO_PASS_DATA | MO_PASS_NEEDS_DATA,
+    .flags = MO_PASS_READS | MO_PASS_DATA | MO_PASS_NEEDS_DATA | MO_PASS_PLANS,
+    .needs = needs,
     .run = run,
 };

@@ -252,6 +252,6 @@ const struct mo_pass mo_pass_infer = {
     .help = "one forward pass on given tensors, outputs to files",
     .options = options,
     .options_bytes = sizeof(struct infer_options),
-    .flags = MO_PASS_READS,
+    .flags = MO_PASS_READS | MO_PASS_PLANS,
     .run = run,
 };

@@ -13,41 +13,58 @@
 
 static const struct mopt_option options[] = {
     { .name = "amount", .kind = MOPT_OPT_AMOUNT, .offset = AT(amount), .word = "AMOUNT",
+      .needs = "!sensitivity",
       .help = "weights (or channels) to remove: 0.9 or 90% of them, or a count" },
     { .name = "target", .kind = MOPT_OPT_TEXT, .offset = AT(target), .word = "GOAL",
+      .needs = "!sensitivity",
       .help = "instead of an amount: params=0.5x, macs=200M, macs=0.5x, size=5MB" },
     { .name = "structured", .kind = MOPT_OPT_BOOL, .offset = AT(structured),
+      .needs = "!sensitivity",
       .help = "remove whole channels and neurons from the file" },
     { .name = "score", .kind = MOPT_OPT_CHOICE, .offset = AT(score), .text_def = "auto",
       .choices = "auto|l1|l2|random|lamp|activation|apoz|taylor",
+      .needs = "!sensitivity",
       .help = "what makes a weight (l1, l2, lamp, random) or channel (l1, l2, activation, apoz, taylor, random) worth keeping; "
               "auto: l1; for channels taylor with data, l2 without" },
     { .name = "scope", .kind = MOPT_OPT_CHOICE, .offset = AT(scope), .text_def = "global", .choices = "global|layer",
+      .needs = "!sensitivity !pattern !structured,amount",
       .help = "rank all layers together, or take the same share of each" },
     { .name = "ramp", .kind = MOPT_OPT_CHOICE, .offset = AT(ramp), .text_def = "auto", .choices = "auto|oneshot|cubic",
+      .needs = "!sensitivity !structured !pattern data epochs,ramp=cubic",
       .help = "weights: mask at once, or along a cubic ramp while training; auto: cubic with data" },
     { .name = "ramp-end", .kind = MOPT_OPT_FLOAT, .offset = AT(ramp_end), .def = 0.6, .min = 0, .max = 1,
+      .needs = "!sensitivity !structured !pattern ramp=auto|cubic data epochs",
       .help = "share of the training steps after which masks are fixed" },
     { .name = "every", .kind = MOPT_OPT_INT, .offset = AT(every), .def = 50, .min = 1, .max = 1e9, .word = "STEPS",
+      .needs = "!sensitivity !structured !pattern ramp=auto|cubic data epochs",
       .help = "training steps between new masks on the ramp" },
     { .name = "pattern", .kind = MOPT_OPT_TEXT, .offset = AT(pattern), .word = "N:M",
+      .needs = "!sensitivity",
       .help = "weights: of every M neighbours along the summed axis keep N, such as 2:4" },
     { .name = "max-layer", .kind = MOPT_OPT_FLOAT, .offset = AT(max_layer), .def = 1, .min = 0, .max = 1,
+      .needs = "!sensitivity !structured !pattern scope=global",
       .help = "weights: largest share of one layer that may become zero" },
     { .name = "min-keep", .kind = MOPT_OPT_FLOAT, .offset = AT(min_keep), .def = 0.1, .min = 0, .max = 1,
+      .needs = "!sensitivity structured",
       .help = "channels: smallest share of one layer that must stay" },
     { .name = "round", .kind = MOPT_OPT_INT, .offset = AT(round), .def = 0, .min = 0, .max = 4096, .word = "N",
+      .needs = "!sensitivity structured",
       .help = "channels kept are a multiple of N; 0: 8 from 64 channels on, 4 from 32 on" },
     { .name = "steps", .kind = MOPT_OPT_INT, .offset = AT(steps), .def = 0, .min = 0, .max = 100,
+      .needs = "!sensitivity structured",
       .help = "channels: rounds of scoring and cutting; 0: 10 for taylor, else 5" },
     { .name = "between", .kind = MOPT_OPT_FLOAT, .offset = AT(between), .def = 0, .min = 0, .max = 0.9, .word = "SHARE",
+      .needs = "!sensitivity structured data !steps=1 epochs",
       .help = "channels: share of the epochs spent between the rounds; the rest follows the last" },
     { .name = "samples", .kind = MOPT_OPT_INT, .offset = AT(samples), .def = 1024, .min = 1, .max = 1e9, .word = "N",
+      .needs = "!sensitivity structured data score=auto|activation|apoz|taylor",
       .help = "training samples that channels are scored with" },
-    { .name = "keep-first", .kind = MOPT_OPT_BOOL, .offset = AT(keep_first), .help = "leave the first layer as it is" },
+    { .name = "keep-first", .kind = MOPT_OPT_BOOL, .offset = AT(keep_first), .needs = "!sensitivity",
+      .help = "leave the first layer as it is" },
     { .name = "sensitivity", .kind = MOPT_OPT_BOOL, .offset = AT(sensitivity),
       .help = "change nothing; report the loss against the sparsity of each layer alone" },
-    { .name = "training", .kind = MOPT_OPT_GROUP, .offset = AT(train), .group = mo_train_options },
+    { .name = "training", .kind = MOPT_OPT_GROUP, .offset = AT(train), .group = mo_train_options,
+      .needs = "!sensitivity data epochs" },
     { 0 },
 };
 
@@ -103,10 +120,6 @@ static enum mopt_status check(struct mopt_ctx *ctx, const struct mo_prune_settin
         return mo_fail(ctx, MOPT_USAGE, "this score is for channels: add --structured, or use l1, l2, lamp or random");
     if (needs_data && !has_data)
         return mo_fail(ctx, MOPT_USAGE, "this score needs data: add --data SPEC, or use l2");
-    if (s->ramp == MO_RAMP_CUBIC && (s->structured || s->pattern))
-        return mo_fail(ctx, MOPT_USAGE, "the cubic ramp is for single weights; leave --ramp out");
-    if (s->ramp == MO_RAMP_CUBIC && !has_data)
-        return mo_fail(ctx, MOPT_USAGE, "the cubic ramp needs data to train on: add --data SPEC");
     return MOPT_OK;
 }
 
@@ -148,11 +161,19 @@ static enum mopt_status run(struct mo_job *job)
     return s.structured ? mo_prune_channels(job, &s) : mo_prune_weights(job, &s);
 }
 
+/* Beyond what the rows say. */
+static const struct mo_need needs[] = {
+    {"keep", "structured,pattern,ramp=oneshot,keep=last"}, /* a ramp ends at the last epoch */
+    {"subset", "!sensitivity"},
+    {"drop-last", "!sensitivity epochs"},
+    {0}};
+
 const struct mo_pass mo_pass_prune = {
     .name = "prune",
     .help = "mask weights, or physically remove channels; with data, retrained",
     .options = options,
     .options_bytes = sizeof(struct mo_prune_settings),
-    .flags = MO_PASS_DATA,
+    .flags = MO_PASS_DATA | MO_PASS_SELECTS | MO_PASS_SKIPS,
+    .needs = needs,
     .run = run,
 };

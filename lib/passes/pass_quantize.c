@@ -19,19 +19,26 @@ static const struct mopt_option options[] = {
       .help = "store the weights in this type, compute in float; needs no data" },
     { "dynamic", MOPT_OPT_BOOL, AT(dynamic), .help = "8-bit matrix products with ranges taken while running; no data" },
     { "fp16", MOPT_OPT_BOOL, AT(fp16), .help = "half precision; needs no data" },
-    { "keep-io", MOPT_OPT_BOOL, AT(keep_io), .def = 1, .help = "inputs and outputs stay float32 (with --fp16)" },
+    { "keep-io", MOPT_OPT_BOOL, AT(keep_io), .def = 1, .needs = "fp16",
+      .help = "inputs and outputs stay float32 (with --fp16)" },
     { "qat", MOPT_OPT_BOOL, AT(qat), .help = "train with the rounding in place (needs labels)" },
     { "method", MOPT_OPT_CHOICE, AT(method), .text_def = "mse", .choices = MO_CALIB_METHODS,
+      .needs = "!dynamic !fp16 !weight-only",
       .help = "how the range of an activation is chosen" },
     { "percentile", MOPT_OPT_FLOAT, AT(percentile), .def = DEFAULT_PERCENTILE, .min = 50, .max = 100, .word = "P",
+      .needs = "!dynamic !fp16 !weight-only method=percentile",
       .help = "with --method percentile: per cent of the values inside the range" },
     { "samples", MOPT_OPT_INT, AT(samples), .def = 512, .min = 1, .max = 1e9, .word = "N",
+      .needs = "!dynamic !fp16 !weight-only",
       .help = "samples of the training split to calibrate on" },
     { "target", MOPT_OPT_CHOICE, AT(target), .text_def = "x86", .choices = "x86|arm|trt|generic",
+      .needs = "!fp16 !weight-only !dynamic,target=generic",
       .help = "x86: u8 activations; arm: s8; trt: symmetric s8; generic: u8 and 7-bit weights, the same on any CPU" },
-    { "per-tensor", MOPT_OPT_BOOL, AT(per_tensor), .help = "one scale a weight instead of one a channel" },
-    { "layer-error", MOPT_OPT_BOOL, AT(measure), .def = 1, .help = "measure the error of each layer for the report" },
-    { "", MOPT_OPT_GROUP, AT(train), .group = mo_train_options },
+    { "per-tensor", MOPT_OPT_BOOL, AT(per_tensor), .needs = "!fp16",
+      .help = "one scale a weight instead of one a channel" },
+    { "layer-error", MOPT_OPT_BOOL, AT(measure), .def = 1, .needs = "!dynamic !fp16 !weight-only !qat",
+      .help = "measure the error of each layer for the report" },
+    { "", MOPT_OPT_GROUP, AT(train), .group = mo_train_options, .needs = "qat" },
     { 0 }
 };
 
@@ -265,10 +272,6 @@ static enum mopt_status check(struct mo_job *job, const struct mo_quantize_optio
     if ((o->weight_only != 0) + o->dynamic + o->fp16 + o->qat > 1)
         return mo_fail(job->ctx, MOPT_USAGE, "--weight-only, --dynamic, --fp16 and --qat exclude one another");
     bool is_measured = !o->weight_only && !o->dynamic && !o->fp16;
-    if (o->percentile != DEFAULT_PERCENTILE && (o->method != MO_CALIB_PERCENTILE || !is_measured))
-        return mo_fail(job->ctx, MOPT_USAGE, "option 'percentile' is for --method percentile: add that, or leave it out");
-    if (!is_measured && o->method)
-        return mo_fail(job->ctx, MOPT_USAGE, "option 'method' is for ranges measured on data, which this form has none of");
     if (!is_measured || job->dataset)
         return MOPT_OK;
     return mo_fail(job->ctx, MOPT_USAGE,
@@ -296,7 +299,18 @@ static enum mopt_status run(struct mo_job *job)
     return mo_quantize_static(job, o, false, &written);
 }
 
+/* Beyond what the rows say. Forms that are not measured on data may still be judged on it. */
+#define JUDGED ",evaluate,min-accuracy,max-drop,max-rmse"
+static const struct mo_need needs[] = {
+    { "data", "!dynamic" JUDGED " !fp16" JUDGED " !weight-only" JUDGED },
+    { "subset", "!dynamic !fp16 !weight-only" },
+    { "drop-last", "qat" },
+    { "decay-all", "weight-decay" },   /* which is 0 in QAT unless it is asked for */
+    { 0 }
+};
+
 const struct mo_pass mo_pass_quantize = {
     .name = "quantize", .help = "8-bit weights and activations (static, QAT, dynamic, weight-only), or half precision",
-    .options = options, .options_bytes = sizeof(struct mo_quantize_options), .flags = MO_PASS_DATA, .run = run,
+    .options = options, .options_bytes = sizeof(struct mo_quantize_options), .flags = MO_PASS_DATA | MO_PASS_SELECTS | MO_PASS_SETS | MO_PASS_SKIPS,
+    .needs = needs, .run = run,
 };

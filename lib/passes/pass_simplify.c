@@ -35,7 +35,7 @@ static const struct mopt_option options[] = {
     RULE(MERGE_NODES, "merge-nodes", "nodes that compute the same"),
     RULE(DROP_UNUSED, "drop-unused", "nodes and initializers that nobody reads"),
     { "fold-limit", MOPT_OPT_FLOAT, offsetof(struct simplify_options, fold_limit), .def = 256, .min = 0, .max = 1e6,
-      .word = "MB", .help = "largest constant that folding may make" },
+      .word = "MB", .needs = "fold-constants", .help = "largest constant that folding may make" },
     { 0 }
 };
 
@@ -239,6 +239,6 @@ const struct mo_pass mo_pass_simplify = {
     .help = "exact clean-up: fold, merge, drop",
     .options = options,
     .options_bytes = sizeof(struct simplify_options),
-    .flags = MO_PASS_EXACT,
+    .flags = MO_PASS_EXACT | MO_PASS_SELECTS,
     .run = run,
 };

@@ -12,6 +12,6 @@ const struct mo_pass mo_pass_train = {
     .help = "fine-tune a model on labelled data, or train it from scratch",
     .options = mo_train_options,
     .options_bytes = sizeof(struct mo_train_settings),
-    .flags = MO_PASS_DATA | MO_PASS_NEEDS_DATA,
+    .flags = MO_PASS_DATA | MO_PASS_NEEDS_DATA | MO_PASS_SELECTS,
     .run = run,
 };

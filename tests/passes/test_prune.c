@@ -383,7 +383,9 @@ START_TEST(what_is_refused)
         { { "amount", "0.5", "score", "taylor" }, MOPT_USAGE, "--structured" },
         { { "amount", "0.5", "structured", "true", "score", "taylor" }, MOPT_USAGE, "needs data" },
         { { "amount", "0.5", "structured", "true", "score", "lamp" }, MOPT_USAGE, "l2 or taylor" },
-        { { "amount", "0.5", "ramp", "cubic" }, MOPT_USAGE, "needs data" },
+        { { "amount", "0.5", "ramp", "cubic" }, MOPT_USAGE, "needs --data" },
+        { { "amount", "0.5", "structured", "true", "ramp", "cubic" }, MOPT_USAGE, "--structured" },
+        { { "pattern", "2:4", "scope", "layer" }, MOPT_USAGE, "--pattern" },
         { { "structured", "true", "target", "params=10" }, MOPT_FAILED, "cannot be reached" },
         { { "target", "params=10" }, MOPT_FAILED, "cannot be reached" },
         { { "amount", "0.5", "only", "nothing*" }, MOPT_USAGE, "matches no layer" },
@@ -450,8 +452,8 @@ START_TEST(masks_hold_through_training)
     snprintf(data, sizeof(data), "idx:%s", folder);
     for (size_t i = 0; i < MO_COUNT(ramps); i++) {
         make_mlp();
-        OK(PRUNE("amount", "0.8", "ramp", ramps[i], "every", "3", "data", data, "epochs", "3", "batch", "16", "score",
-                 i ? "lamp" : "l1"));
+        OK(PRUNE("amount", "0.8", "ramp", ramps[i], "data", data, "epochs", "3", "batch", "16", "score",
+                 i ? "lamp" : "l1", i ? "every" : NULL, "3"));
         ck_assert_int_eq(all_zeros(), llround(0.8 * W_ALL));
         ck_assert_int_gt(mopt_report_int(mopt_report_at(report, "retrained_steps"), 0), 30);
         double accuracy = mopt_report_number(mopt_report_at(report, "after.metrics.accuracy"), 0);

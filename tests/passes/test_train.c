@@ -26,7 +26,8 @@ START_TEST(every_schedule_learns)
 {
     const char *const names[] = {"constant", "step", "cosine", "one-cycle", "plateau", "linear"};
     for (size_t i = 0; i < MO_COUNT(names); i++) {
-        struct trial t = {.options = {"schedule", names[i], "epochs", "8", "init", "fresh", "step-epochs", "3"}};
+        struct trial t = {.options = {"schedule", names[i], "epochs", "8", "init", "fresh",
+                                      i == 1 || i == 4 ? "step-epochs" : NULL, "3"}};
         expect_ok(&t);
         ck_assert_msg(t.loss_last < 0.7 * t.loss_first, "%s: loss %g to %g", names[i], t.loss_first, t.loss_last);
     }
