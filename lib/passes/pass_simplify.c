@@ -9,11 +9,12 @@
 #include "lib/passes/rewrite.h"
 #include "lib/run/run.h"
 
-enum { MAX_ROUNDS = 50, FILLED_MAX_BYTES = 4 << 10 };
+enum { MAX_ROUNDS = 50 };
 
 enum rule_id {
-    FREE_INITIALIZERS, LIFT_CONSTANTS, FOLD_CONSTANTS, FOLD_SHAPES, DROP_IDENTITY, CANCEL_TRANSPOSES, FOLD_BATCHNORM,
-    FOLD_ARITHMETIC, FOLD_PAD, MAKE_GEMM, TIDY_GEMM, MERGE_CONSTANTS, MERGE_NODES, DROP_UNUSED, N_RULES
+    FREE_INITIALIZERS, LIFT_CONSTANTS, FOLD_CONSTANTS, FOLD_SHAPES, DROP_IDENTITY, MERGE_RESHAPES, CANCEL_TRANSPOSES,
+    FOLD_BATCHNORM, FOLD_ARITHMETIC, FOLD_PAD, MAKE_GEMM, ADD_IN_GEMM, TIDY_GEMM, MERGE_CONSTANTS, MERGE_NODES, DROP_UNUSED,
+    N_RULES
 };
 
 struct simplify_options { bool on[N_RULES]; double fold_limit; };
@@ -25,17 +26,19 @@ static const struct mopt_option options[] = {
     RULE(FOLD_CONSTANTS, "fold-constants", "what depends on constants alone is computed"),
     RULE(FOLD_SHAPES, "fold-shapes", "targets of Reshape computed from shapes become constants"),
     RULE(DROP_IDENTITY, "drop-identity", "nodes that give out what they read"),
+    RULE(MERGE_RESHAPES, "merge-reshapes", "Reshape, Squeeze, Unsqueeze, Flatten in a row become one, or none"),
     RULE(CANCEL_TRANSPOSES, "cancel-transposes", "Transposes that undo one another"),
     RULE(FOLD_BATCHNORM, "fold-batchnorm", "BatchNormalization into the Conv or Gemm before it"),
-    RULE(FOLD_ARITHMETIC, "fold-arithmetic", "constant Mul, Div, Add, Sub into the Conv or Gemm before it"),
-    RULE(FOLD_PAD, "fold-pad", "zero Pad into the Conv behind it"),
+    RULE(FOLD_ARITHMETIC, "fold-arithmetic", "constant Mul, Div, Add, Sub into the Conv, Gemm or BatchNormalization before it"),
+    RULE(FOLD_PAD, "fold-pad", "Pad into the Conv or pool behind it"),
     RULE(MAKE_GEMM, "make-gemm", "MatMul and Add of a constant row become Gemm"),
+    RULE(ADD_IN_GEMM, "add-in-gemm", "MatMul and Add of what is computed become Gemm"),
     RULE(TIDY_GEMM, "tidy-gemm", "alpha and beta of Gemm into its constants"),
     RULE(MERGE_CONSTANTS, "merge-constants", "constants with the same elements"),
     RULE(MERGE_NODES, "merge-nodes", "nodes that compute the same"),
     RULE(DROP_UNUSED, "drop-unused", "nodes and initializers that nobody reads"),
-    { "fold-limit", MOPT_OPT_FLOAT, offsetof(struct simplify_options, fold_limit), .def = 256, .min = 0, .max = 1e6,
-      .word = "MB", .needs = "fold-constants", .help = "largest constant that folding may make" },
+    { "fold-limit", MOPT_OPT_FLOAT, offsetof(struct simplify_options, fold_limit), .def = 768, .min = 0, .max = 1e6,
+      .word = "MB", .needs = "fold-constants", .help = "how much folding may make in all" },
     { 0 }
 };
 
@@ -44,6 +47,7 @@ struct simplify {
     struct mopt_model *model;       /* the job's, or a copy for a dry run */
     const struct simplify_options *options;
     struct mo_rewrite r;
+    size_t may_fold_bytes;          /* left of what folding may make */
     uint32_t n_changes[N_RULES];
 };
 
@@ -64,27 +68,11 @@ static enum mopt_status lift_constants(struct simplify *s)
     return MOPT_OK;
 }
 
-/* Not worth being in the file: large tensors that are made of one number. */
-static bool is_large_filler(const struct mo_graph *g, const struct mo_node *n)
-{
-    static const char *const types[] = { "ConstantOfShape", "Expand", "Tile", "Range", "EyeLike" };
-    const struct mo_value *y = mo_out(g, n, 0);
-    for (size_t i = 0; i < MO_COUNT(types); i++)
-        if (mo_node_is(n, types[i]))
-            return y && mo_value_bytes(y) > FILLED_MAX_BYTES;
-    return false;
-}
-
 static enum mopt_status fold_constants(struct simplify *s)
 {
     struct mo_graph *g = s->r.g;
     uint32_t before = g->n_nodes;
-    for (mo_node_id i = 0; i < g->n_nodes; i++)
-        if (is_large_filler(g, &g->nodes[i]))
-            g->nodes[i].op = NULL;          /* not known, so not folded; found again below */
-    enum mopt_status status = mo_fold_constants(s->r.ctx, g, (size_t)(s->options->fold_limit * 1e6));
-    if (!status)
-        status = mo_graph_index(s->r.ctx, g);
+    enum mopt_status status = mo_fold_constants(s->r.ctx, g, SIZE_MAX, &s->may_fold_bytes);
     s->r.n_changes += before - g->n_nodes;
     return status;
 }
@@ -121,11 +109,13 @@ static const struct rule {
     [FOLD_CONSTANTS] = { "fold-constants", fold_constants, NULL },
     [FOLD_SHAPES] = { "fold-shapes", NULL, mo_rewrite_reshape },
     [DROP_IDENTITY] = { "drop-identity", NULL, mo_rewrite_identity },
+    [MERGE_RESHAPES] = { "merge-reshapes", NULL, mo_rewrite_movers },
     [CANCEL_TRANSPOSES] = { "cancel-transposes", NULL, mo_rewrite_transpose },
     [FOLD_BATCHNORM] = { "fold-batchnorm", NULL, mo_rewrite_batchnorm },
     [FOLD_ARITHMETIC] = { "fold-arithmetic", NULL, mo_rewrite_arithmetic },
     [FOLD_PAD] = { "fold-pad", NULL, mo_rewrite_pad },
     [MAKE_GEMM] = { "make-gemm", NULL, mo_rewrite_make_gemm },
+    [ADD_IN_GEMM] = { "add-in-gemm", NULL, mo_rewrite_gemm_add },
     [TIDY_GEMM] = { "tidy-gemm", NULL, mo_rewrite_tidy_gemm },
     [MERGE_CONSTANTS] = { "merge-constants", merge_constants, NULL },
     [MERGE_NODES] = { "merge-nodes", merge_nodes, NULL },
@@ -220,6 +210,7 @@ static enum mopt_status run(struct mo_job *job)
 {
     struct simplify s = { .job = job, .model = job->model, .options = job->options };
     s.r = (struct mo_rewrite){ .ctx = job->ctx, .g = &s.model->graph };
+    s.may_fold_bytes = (size_t)(s.options->fold_limit * 1e6);
     uint32_t n_before = s.r.g->n_nodes;
     enum mopt_status status = simplify(&s);
     struct mopt_report *list = mo_report_list(job->report, "rules");

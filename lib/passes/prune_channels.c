@@ -570,7 +570,7 @@ enum mopt_status mo_prune_channels(struct mo_job *job, const struct mo_prune_set
     struct cutting c = { .job = job, .settings = settings };
     if (has_computed_weights(&job->model->graph)) {
         mo_log(job->ctx, "prune", "constants are folded first: some weights are computed by nodes");
-        MO_TRY(mo_fold_constants(job->ctx, &job->model->graph, FOLD_CAP_BYTES));
+        MO_TRY(mo_fold_constants(job->ctx, &job->model->graph, FOLD_CAP_BYTES, NULL));
         mo_graph_sweep(&job->model->graph);
     }
     enum mopt_status status = run_rounds(&c);

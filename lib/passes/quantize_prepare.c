@@ -139,7 +139,7 @@ enum mopt_status mo_quant_prepare(struct mopt_ctx *ctx, struct mopt_model *model
     mo_quant_free_initializers(model);
     MO_TRY(mo_graph_index(ctx, p.g));
     MO_TRY(mo_infer(ctx, p.g, NULL, 0));
-    MO_TRY(mo_fold_constants(ctx, p.g, MO_QUANT_FOLD_BYTES));
+    MO_TRY(mo_fold_constants(ctx, p.g, MO_QUANT_FOLD_BYTES, NULL));
     mo_graph_sweep(p.g);
     while (p.changed) {
         p.changed = false;

@@ -109,7 +109,7 @@ enum mopt_status mo_quantize_weight_only(struct mo_job *job, const struct mo_qua
         MO_TRY(mo_upgrade(job->ctx, job->model, 13));
     mo_quant_free_initializers(job->model);
     MO_TRY(mo_infer(job->ctx, g, NULL, 0));
-    MO_TRY(mo_fold_constants(job->ctx, g, MO_QUANT_FOLD_BYTES));
+    MO_TRY(mo_fold_constants(job->ctx, g, MO_QUANT_FOLD_BYTES, NULL));
     mo_graph_sweep(g);
     uint32_t n_nodes = g->n_nodes;
     enum mo_quant_wish *wish = mo_arena_new(job->scratch, MO_MAX(n_nodes, 1u), sizeof *wish);

@@ -15,16 +15,22 @@ typedef enum mopt_status mo_rewrite_fn(struct mo_rewrite *r, mo_node_id i);
 /* rewrite_identity.c: nodes that give out what they read: Identity, Dropout outside of training, Cast to the same type,
  * Reshape to the same shape, + 0, * 1 ... */
 mo_rewrite_fn mo_rewrite_identity;
+/* rewrite_movers.c: Reshape, Squeeze, Unsqueeze, Flatten behind one another: one of them, or none. */
+mo_rewrite_fn mo_rewrite_movers;
+/* A Transpose whose axes of more than one element stay in order: a Reshape, that is. */
+bool mo_moves_only_units(const struct mo_graph *g, const struct mo_node *n);
 /* rewrite_shape.c: the target of a Reshape that is computed from shapes becomes a constant with 0 and -1. */
 mo_rewrite_fn mo_rewrite_reshape;
 /* rewrite_affine.c: Conv, ConvTranspose or Gemm, then BatchNormalization: into weight and bias. */
 mo_rewrite_fn mo_rewrite_batchnorm;
 /* The same for Mul, Div, Add, Sub with a constant a channel. */
 mo_rewrite_fn mo_rewrite_arithmetic;
-/* Zero Pad before Conv: into its pads. */
+/* rewrite_pad.c: Pad before Conv, AveragePool, MaxPool: into their pads. */
 mo_rewrite_fn mo_rewrite_pad;
-/* rewrite_gemm.c: MatMul, then Add of a constant row: Gemm. */
+/* rewrite_gemm.c: MatMul of matrices, then Add of a constant row: Gemm. */
 mo_rewrite_fn mo_rewrite_make_gemm;
+/* The same where what is added is computed. */
+mo_rewrite_fn mo_rewrite_gemm_add;
 /* alpha and beta of Gemm into its constants, a bias of one number or one row becomes a vector. */
 mo_rewrite_fn mo_rewrite_tidy_gemm;
 /* rewrite_transpose.c: Transpose behind Transpose, with what does not mind axes between them. */

@@ -3,20 +3,35 @@
  *     y = a[c] (W x + b) + d[c]   becomes   W'[c] = a[c] W[c],  b'[c] = a[c] b[c] + d[c]
  *
  * for Conv, ConvTranspose and Gemm followed by BatchNormalization (a = scale / sqrt(var + eps), d = shift - a mean), or by
- * Mul, Div, Add, Sub with a constant. Not where someone else reads the value in between or the weight. */
+ * Mul, Div, Add, Sub with a constant; a BatchNormalization before those takes them too, W and b being its scale and shift.
+ * Not where someone else reads the value in between, nor where a weight is shared: it would be there twice. */
 #include <math.h>
 #include <string.h>
 
 #include "lib/graph/op.h"
 #include "lib/passes/rewrite.h"
 
+/* Uses its statistics as they are, a number a channel. */
+static bool is_fixed_batchnorm(const struct mo_graph *g, const struct mo_node *n)
+{
+    return mo_node_is(n, "BatchNormalization") && !mo_node_int(n, "training_mode", 0) && mo_only_first_output(g, n) &&
+           g->opset >= 7 && mo_node_int(n, "spatial", 1);
+}
+
 static bool has_constant_weight(const struct mo_graph *g, const struct mo_node *n)
 {
-    if (!mo_node_is(n, "Conv") && !mo_node_is(n, "ConvTranspose") && !mo_node_is(n, "Gemm"))
+    bool is_norm = is_fixed_batchnorm(g, n);
+    if (!is_norm && !mo_node_is(n, "Conv") && !mo_node_is(n, "ConvTranspose") && !mo_node_is(n, "Gemm"))
         return false;
     const struct mo_value *w = mo_in(g, n, 1), *b = mo_in(g, n, 2);
-    return w && w->data && w->dtype == MO_F32 && w->shape.rank >= 2 && (!b || (b->data && b->dtype == MO_F32)) &&
-           w->n_uses == 1 && !w->is_output;
+    return w && w->data && w->dtype == MO_F32 && w->shape.rank >= (is_norm ? 1 : 2) &&
+           (!b || (b->data && b->dtype == MO_F32)) && (is_norm || w->n_uses == 1) && !w->is_output;
+}
+
+/* How many axes its output has; MO_UNKNOWN. */
+static int out_rank(const struct mo_graph *g, const struct mo_node *n)
+{
+    return mo_node_is(n, "BatchNormalization") ? mo_in(g, n, 0)->shape.rank : mo_in(g, n, 1)->shape.rank;
 }
 
 /* How many output channels, and where they lie in the weight seen as outer x channels x inner. A grouped
@@ -58,6 +73,22 @@ static enum mopt_status set_bias(struct mo_rewrite *r, mo_node_id i, int64_t cha
     return mo_rewrite_set_input(r, i, 2, b);
 }
 
+/* Takes the memory over; a weight that others read stays as it is for them. */
+static enum mopt_status set_weight(struct mo_rewrite *r, mo_node_id i, const struct mo_shape *shape, float *weight)
+{
+    struct mo_graph *g = r->g;
+    mo_value_id old = g->nodes[i].in[1];
+    if (g->values[old].n_uses == 1) {
+        mo_value_set_data(g, old, MO_F32, shape, weight);
+        return MOPT_OK;
+    }
+    mo_value_id own = mo_graph_add_const(g, g->values[old].name, MO_F32, shape, weight);
+    mo_mem_free(weight);
+    if (own == MO_NONE)
+        return mo_no_memory(r->ctx, (uint64_t)mo_shape_elems(shape) * 4, "folding");
+    return mo_rewrite_set_input(r, i, 1, own);
+}
+
 /* y = a[c] y + d[c] into the weight and the bias of node i. */
 static enum mopt_status scale_channels(struct mo_rewrite *r, mo_node_id i, const float *a, const float *d)
 {
@@ -77,8 +108,9 @@ static enum mopt_status scale_channels(struct mo_rewrite *r, mo_node_id i, const
             weight[k] *= a[k / inner % channels];
         for (int64_t c = 0; c < channels; c++)
             bias[c] = a[c] * bias[c] + d[c];
-        mo_value_set_data(g, w, MO_F32, &shape, weight);
-        status = set_bias(r, i, channels, bias);
+        status = set_weight(r, i, &shape, weight);
+        if (!status)
+            status = set_bias(r, i, channels, bias);
     }
     mo_mem_free(bias);
     return status;
@@ -98,7 +130,7 @@ enum mopt_status mo_rewrite_batchnorm(struct mo_rewrite *r, mo_node_id i)
 {
     struct mo_graph *g = r->g;
     const struct mo_node *n = &g->nodes[i];
-    if (!mo_node_is(n, "BatchNormalization") || mo_node_int(n, "training_mode", 0) || !mo_only_first_output(g, n))
+    if (!is_fixed_batchnorm(g, n))
         return MOPT_OK;
     mo_node_id maker = mo_private_maker(g, n, 0);
     int64_t inner, channels = takes_channels(g, maker) ? out_channels(g, &g->nodes[maker], &inner) : 0;
@@ -161,9 +193,9 @@ enum mopt_status mo_rewrite_arithmetic(struct mo_rewrite *r, mo_node_id i)
     if ((is_div && is_first) || !takes_channels(g, maker))
         return MOPT_OK;
     int64_t inner, channels = out_channels(g, &g->nodes[maker], &inner);
-    int rank = g->values[g->nodes[maker].in[1]].shape.rank;
-    float *c = channel_constant(mo_in(g, n, is_first ? 0 : 1), mo_node_is(&g->nodes[maker], "Gemm") ? -1 : 1 - rank,
-                                channels);
+    int rank = out_rank(g, &g->nodes[maker]);
+    bool is_gemm = mo_node_is(&g->nodes[maker], "Gemm");
+    float *c = rank < 2 ? NULL : channel_constant(mo_in(g, n, is_first ? 0 : 1), is_gemm ? -1 : 1 - rank, channels);
     float *factor = c ? mo_mem_new((size_t)channels, sizeof *factor) : NULL;
     bool is_usable = factor;
     for (int64_t k = 0; is_usable && k < channels; k++) {
@@ -178,54 +210,4 @@ enum mopt_status mo_rewrite_arithmetic(struct mo_rewrite *r, mo_node_id i)
     if (!status && is_usable)
         mo_rewrite_merge(r, maker, i);
     return status;
-}
-
-/* ---- Pad before Conv ---------------------------------------------------------------------- */
-
-/* The pads of a Pad node by zero as 2 * rank numbers, none of them for batch or channels; false: another kind of Pad. */
-static bool zero_pads(const struct mo_graph *g, const struct mo_node *n, int rank, int64_t *pads)
-{
-    double value = 0;
-    size_t count;
-    const int64_t *old = mo_node_ints(n, "pads", &count);
-    if (strcmp(mo_node_text(n, "mode", "constant"), "constant") || mo_node_float(n, "value", 0) != 0 || mo_in(g, n,
-                                                                                                              3) ||
-        (mo_in(g, n, 2) && (!mo_value_scalar(mo_in(g, n, 2), &value) || value != 0)))
-        return false;
-    if (old && count == (size_t)rank * 2)
-        memcpy(pads, old, count * sizeof *pads);
-    else if (!mo_in(g, n, 1) || mo_value_ints(mo_in(g, n, 1), pads, 2 * MO_MAX_RANK) != 2 * rank)
-        return false;
-    for (int k = 0; k < 2 * rank; k++)
-        if (pads[k] < 0 || (k % rank < 2 && pads[k]))
-            return false;
-    return true;
-}
-
-enum mopt_status mo_rewrite_pad(struct mo_rewrite *r, mo_node_id i)
-{
-    struct mo_graph *g = r->g;
-    int64_t pads[2 * MO_MAX_RANK], sum[2 * MO_MAX_RANK] = { 0 };
-    size_t count;
-    mo_node_id pad = mo_node_is(&g->nodes[i], "Conv") ? mo_private_maker(g, &g->nodes[i], 0) : MO_NONE;
-    if (pad == MO_NONE || !mo_node_is(&g->nodes[pad], "Pad") || !mo_in(g, &g->nodes[i], 1))
-        return MOPT_OK;
-    int rank = mo_in(g, &g->nodes[i], 1)->shape.rank;
-    const char *automatic = mo_node_text(&g->nodes[i], "auto_pad", "NOTSET");
-    if (rank < 3 || (strcmp(automatic, "NOTSET") && strcmp(automatic, "VALID")) ||
-        !zero_pads(g, &g->nodes[pad], rank, pads))
-        return MOPT_OK;
-    const int64_t *own = mo_node_ints(&g->nodes[i], "pads", &count);
-    int n_spatial = rank - 2;
-    bool has_own = count == 2 * (size_t)n_spatial && strcmp(automatic, "VALID");
-    for (int k = 0; k < n_spatial; k++) {
-        sum[k] = pads[2 + k] + (has_own ? own[k] : 0);
-        sum[n_spatial + k] = pads[rank + 2 + k] + (has_own ? own[n_spatial + k] : 0);
-    }
-    mo_node_drop_attr(g, i, "auto_pad");
-    if (!mo_node_set_ints(g, i, "pads", sum, 2 * (size_t)n_spatial))
-        return mo_no_memory(r->ctx, 64, "an attribute");
-    g->nodes[pad].is_dead = true;
-    r->n_changes++;
-    return mo_rewrite_set_input(r, i, 0, g->nodes[pad].in[0]);
 }

@@ -1,5 +1,6 @@
 /* rewrite_equal.c - what is there twice: constants with the same elements, and nodes of the same type with the
- * same inputs and attributes. Both are found by a hash and then compared.
+ * same inputs and attributes, where constants are the same that have the same elements. Both are found by a hash and
+ * then compared.
  *
  * Weights whose elements are all alike (fresh biases, scales of 1) are not merged: that they are equal says nothing
  * yet, and tied weights would be trained as one. */
@@ -28,14 +29,16 @@ static void table_release(struct table *t)
     mo_mem_free(t->hashes);
 }
 
-typedef bool same_fn(const struct mo_graph *g, uint32_t a, uint32_t b);
+/* first[v]: the first constant with the elements of v, else v. */
+typedef bool same_fn(const struct mo_graph *g, const mo_value_id *first, uint32_t a, uint32_t b);
 
 /* The first item equal to id, or id itself, which is then put in. */
-static uint32_t table_find(struct table *t, const struct mo_graph *g, uint32_t id, uint64_t hash, same_fn *same)
+static uint32_t table_find(struct table *t, const struct mo_graph *g, const mo_value_id *first, uint32_t id, uint64_t hash,
+                           same_fn *same)
 {
     uint32_t mask = t->n - 1, at = (uint32_t)hash & mask;
     for (; t->slots[at]; at = (at + 1) & mask)
-        if (t->hashes[at] == hash && same(g, t->slots[at] - 1, id))
+        if (t->hashes[at] == hash && same(g, first, t->slots[at] - 1, id))
             return t->slots[at] - 1;
     t->slots[at] = id + 1;
     t->hashes[at] = hash;
@@ -44,8 +47,9 @@ static uint32_t table_find(struct table *t, const struct mo_graph *g, uint32_t i
 
 /* ---- constants --------------------------------------------------------------------------- */
 
-static bool same_constant(const struct mo_graph *g, uint32_t a, uint32_t b)
+static bool same_constant(const struct mo_graph *g, const mo_value_id *first, uint32_t a, uint32_t b)
 {
+    (void)first;
     const struct mo_value *x = &g->values[a], *y = &g->values[b];
     return x->dtype == y->dtype && mo_shape_equal(&x->shape, &y->shape) &&
            (x->data == y->data || !memcmp(x->data, y->data, mo_value_bytes(x)));
@@ -57,10 +61,21 @@ static bool is_uniform(const struct mo_value *v)
     return bytes > width && !memcmp(v->data, (const char *)v->data + width, bytes - width);
 }
 
+static bool is_plain_constant(const struct mo_value *v)
+{
+    return v->data && v->n_uses && !v->is_input && !v->is_output && v->dtype != MO_STRING;
+}
+
 static bool may_merge(const struct mo_value *v, bool is_param)
 {
-    return v->data && v->n_uses && !v->is_input && !v->is_output && v->dtype != MO_STRING &&
-           !(is_param && (is_uniform(v) || mo_value_elems(v) <= 1));
+    return is_plain_constant(v) && !(is_param && (is_uniform(v) || mo_value_elems(v) <= 1));
+}
+
+static uint32_t find_constant(struct table *t, const struct mo_graph *g, mo_value_id v)
+{
+    const struct mo_value *value = &g->values[v];
+    uint64_t hash = mo_hash64(value->data, mo_value_bytes(value), (uint64_t)value->dtype);
+    return table_find(t, g, NULL, v, hash, same_constant);
 }
 
 enum mopt_status mo_rewrite_equal_constants(struct mo_rewrite *r)
@@ -77,8 +92,7 @@ enum mopt_status mo_rewrite_equal_constants(struct mo_rewrite *r)
         const struct mo_value *value = &g->values[v];
         if (!may_merge(value, is_param[v]))
             continue;
-        uint64_t hash = mo_hash64(value->data, mo_value_bytes(value), (uint64_t)value->dtype);
-        mo_value_id first = table_find(&t, g, v, hash, same_constant);
+        mo_value_id first = find_constant(&t, g, v);
         if (first == v)
             continue;
         mo_graph_replace_uses(g, v, first);
@@ -120,12 +134,20 @@ static bool same_attr(const struct mo_attr *a, const struct mo_attr *b)
     }
 }
 
-static bool same_node(const struct mo_graph *g, uint32_t ia, uint32_t ib)
+static mo_value_id first_of(const mo_value_id *first, mo_value_id v)
+{
+    return v == MO_NONE ? v : first[v];
+}
+
+static bool same_node(const struct mo_graph *g, const mo_value_id *first, uint32_t ia, uint32_t ib)
 {
     const struct mo_node *a = &g->nodes[ia], *b = &g->nodes[ib];
     if (strcmp(a->type, b->type) || strcmp(a->domain, b->domain) || a->n_in != b->n_in || a->n_out != b->n_out ||
-        a->n_attrs != b->n_attrs || memcmp(a->in, b->in, a->n_in * sizeof *a->in))
+        a->n_attrs != b->n_attrs)
         return false;
+    for (uint32_t k = 0; k < a->n_in; k++)
+        if (first_of(first, a->in[k]) != first_of(first, b->in[k]))
+            return false;
     for (uint32_t k = 0; k < a->n_out; k++)
         if (a->out[k] == MO_NONE && b->out[k] != MO_NONE)
             return false;
@@ -148,23 +170,42 @@ static bool may_replace(const struct mo_graph *g, const struct mo_node *n)
     return true;
 }
 
-static uint64_t hash_node(const struct mo_node *n)
+static uint64_t hash_node(const struct mo_node *n, const mo_value_id *first)
 {
     uint64_t hash = mo_hash64(n->type, strlen(n->type), n->n_out);
-    return mo_hash64(n->in, n->n_in * sizeof *n->in, hash);
+    for (uint32_t k = 0; k < n->n_in; k++) {
+        mo_value_id v = first_of(first, n->in[k]);
+        hash = mo_hash64(&v, sizeof v, hash);
+    }
+    return hash;
+}
+
+/* first[v] for every value; NULL: no memory. */
+static mo_value_id *first_constants(const struct mo_graph *g)
+{
+    struct table t = { 0 };
+    mo_value_id *first = mo_mem_new((size_t)g->n_values + 1, sizeof *first);
+    bool ok = table_new(&t, g->n_values) && first;
+    for (mo_value_id v = 0; ok && v < g->n_values; v++)
+        first[v] = is_plain_constant(&g->values[v]) ? find_constant(&t, g, v) : v;
+    table_release(&t);
+    if (!ok)
+        mo_mem_free(first);
+    return ok ? first : NULL;
 }
 
 enum mopt_status mo_rewrite_equal_nodes(struct mo_rewrite *r)
 {
     struct mo_graph *g = r->g;
     struct table t = { 0 };
-    bool ok = table_new(&t, g->n_nodes);
+    mo_value_id *firsts = first_constants(g);
+    bool ok = table_new(&t, g->n_nodes) && firsts;
     for (mo_node_id i = 0; ok && i < g->n_nodes; i++) {
         struct mo_node *n = &g->nodes[i];
         bool is_fixed = n->is_dead || !n->op || n->op->flags & (MO_OP_RANDOM | MO_OP_TRAIN_MODE) || n->n_captures || !n->n_in;
         if (is_fixed)
             continue;
-        mo_node_id first = table_find(&t, g, i, hash_node(n), same_node);
+        mo_node_id first = table_find(&t, g, firsts, i, hash_node(n, firsts), same_node);
         if (first == i || !may_replace(g, n))
             continue;
         n->is_dead = true;
@@ -174,5 +215,6 @@ enum mopt_status mo_rewrite_equal_nodes(struct mo_rewrite *r)
         r->n_changes++;
     }
     table_release(&t);
+    mo_mem_free(firsts);
     return ok ? MOPT_OK : mo_no_memory(r->ctx, g->n_nodes * 12ull, "comparing nodes");
 }

@@ -109,3 +109,70 @@ enum mopt_status mo_rewrite_tidy_gemm(struct mo_rewrite *r, mo_node_id i)
     r->n_changes++;
     return mo_rewrite_set_input(r, i, 2, vector);
 }
+
+/* ---- Add of what is no constant ----------------------------------------------------------------- */
+
+/* Whether Gemm may add c to its product, of shape y: each dimension is 1 or y's, for certain. */
+static bool may_add(const struct mo_value *c, const struct mo_shape *y)
+{
+    if (c->dtype != MO_F32 || c->shape.rank < 1 || c->shape.rank > 2)
+        return false;
+    for (int k = 1; k <= c->shape.rank; k++) {
+        int64_t dim = c->shape.dim[c->shape.rank - k], want = y->dim[2 - k];
+        if (dim != 1 && (dim < 0 || dim != want))
+            return false;
+    }
+    return true;
+}
+
+static bool is_product(const struct mo_graph *g, const struct mo_node *n)
+{
+    const struct mo_value *a = mo_in(g, n, 0), *b = mo_in(g, n, 1);
+    return mo_node_is(n, "MatMul") && a && b && a->dtype == MO_F32 && b->dtype == MO_F32 && a->shape.rank == 2 &&
+           b->shape.rank == 2 && !(a->data && b->data);
+}
+
+/* A MatMul becomes the Gemm that also adds c. */
+static enum mopt_status become_gemm(struct mo_rewrite *r, mo_node_id i, const struct mo_node *mul, mo_value_id c)
+{
+    mo_value_id in[3] = { mul->in[0], mul->in[1], c };
+    r->n_changes++;
+    return mo_rewrite_become(r, i, "Gemm", in, 3);
+}
+
+/* x W + (y V) + c, in this order: the constant joins y V, which then has no node of its own for it. */
+static enum mopt_status push_constant(struct mo_rewrite *r, mo_node_id i, mo_node_id gemm, mo_value_id c)
+{
+    struct mo_graph *g = r->g;
+    mo_node_id mul = mo_private_maker(g, &g->nodes[gemm], 2);
+    if (mul == MO_NONE || !is_product(g, &g->nodes[mul]) ||
+        !may_add(&g->values[c], &mo_out(g, &g->nodes[mul], 0)->shape))
+        return MOPT_OK;
+    MO_TRY(become_gemm(r, mul, &g->nodes[mul], c));
+    mo_rewrite_merge(r, gemm, i);
+    return MOPT_OK;
+}
+
+enum mopt_status mo_rewrite_gemm_add(struct mo_rewrite *r, mo_node_id i)
+{
+    struct mo_graph *g = r->g;
+    const struct mo_node *add = &g->nodes[i];
+    const struct mo_value *y = mo_out(g, add, 0);
+    if (!mo_node_is(add, "Add") || g->opset < 7 || add->n_in != 2 || !y || y->shape.rank != 2)
+        return MOPT_OK;
+    for (uint32_t k = 0; k < 2; k++) {
+        mo_node_id maker = mo_private_maker(g, add, k);
+        mo_value_id c = add->in[1 - k];
+        if (maker == MO_NONE || c == MO_NONE || c == add->in[k])
+            continue;
+        const struct mo_node *n = &g->nodes[maker];
+        bool has_term = mo_node_is(n, "Gemm") && mo_in(g, n, 2) && !mo_in(g, n, 2)->data;
+        if (has_term && g->values[c].data && mo_node_float(n, "beta", 1) == 1)
+            return push_constant(r, i, maker, c);
+        if (!is_product(g, n) || !may_add(&g->values[c], &mo_out(g, n, 0)->shape))
+            continue;
+        g->nodes[maker].is_dead = true;
+        return become_gemm(r, i, &g->nodes[maker], c);
+    }
+    return MOPT_OK;
+}

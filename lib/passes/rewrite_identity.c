@@ -149,7 +149,9 @@ static bool gives_first_input(const struct mo_graph *g, const struct mo_node *n)
     if (mo_node_is(n, "MaxPool") || mo_node_is(n, "AveragePool"))
         return is_unit_pool(n);
     if (mo_node_is(n, "Transpose"))
-        return is_straight(n);
+        return is_straight(n) || (mo_moves_only_units(g, n) && same_shape(x, y, true));
+    if (mo_node_is(n, "Split"))
+        return n->n_out == 1;
     return is_twice(g, n, x);
 }
 

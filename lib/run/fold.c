@@ -164,12 +164,17 @@ static void *known_data(const struct mo_value *v)
     return data;
 }
 
-static bool within_cap(const struct mo_graph *g, const struct mo_node *n, size_t cap_bytes)
+/* Bytes that folding the node makes; SIZE_MAX: more than can be counted. */
+static size_t made_bytes(const struct mo_graph *g, const struct mo_node *n)
 {
-    for (uint32_t k = 0; k < n->n_out; k++)
-        if (n->out[k] != MO_NONE && mo_value_bytes(&g->values[n->out[k]]) > cap_bytes)
-            return false;
-    return true;
+    size_t sum = 0;
+    for (uint32_t k = 0; k < n->n_out; k++) {
+        size_t bytes = n->out[k] == MO_NONE ? 0 : mo_value_bytes(&g->values[n->out[k]]);
+        if (bytes > SIZE_MAX - sum)
+            return SIZE_MAX;
+        sum += bytes;
+    }
+    return sum;
 }
 
 static enum mopt_status fold_node(struct folder *f, struct mo_node *n, bool from_known)
@@ -200,7 +205,8 @@ static enum mopt_status fold_node(struct folder *f, struct mo_node *n, bool from
     return MOPT_OK;
 }
 
-enum mopt_status mo_fold(struct mopt_ctx *ctx, struct mo_graph *g, size_t cap_bytes, bool with_quantized)
+enum mopt_status mo_fold(struct mopt_ctx *ctx, struct mo_graph *g, size_t cap_bytes, size_t *left_bytes,
+                         bool with_quantized)
 {
     struct folder f;
     enum mopt_status status = folder_open(&f, ctx, g);
@@ -212,8 +218,12 @@ enum mopt_status mo_fold(struct mopt_ctx *ctx, struct mo_graph *g, size_t cap_by
         if (status || (!with_quantized && mo_node_is(n, "DequantizeLinear")))
             continue;
         bool from_known = known_outputs(g, n);
-        if ((from_known || can_run(g, n)) && within_cap(g, n, cap_bytes))
-            status = fold_node(&f, n, from_known);
+        size_t bytes = made_bytes(g, n);
+        if ((!from_known && !can_run(g, n)) || bytes > cap_bytes || (left_bytes && bytes > *left_bytes))
+            continue;
+        if (left_bytes)
+            *left_bytes -= bytes;
+        status = fold_node(&f, n, from_known);
     }
     folder_close(&f);
     if (!status)
@@ -221,7 +231,7 @@ enum mopt_status mo_fold(struct mopt_ctx *ctx, struct mo_graph *g, size_t cap_by
     return status;
 }
 
-enum mopt_status mo_fold_constants(struct mopt_ctx *ctx, struct mo_graph *g, size_t cap_bytes)
+enum mopt_status mo_fold_constants(struct mopt_ctx *ctx, struct mo_graph *g, size_t cap_bytes, size_t *left_bytes)
 {
-    return mo_fold(ctx, g, cap_bytes, false);
+    return mo_fold(ctx, g, cap_bytes, left_bytes, false);
 }

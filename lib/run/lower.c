@@ -152,7 +152,7 @@ static void forget_params(struct mo_graph *g)
 
 static enum mopt_status fold(struct mo_run *run, struct mo_graph *g)
 {
-    MO_TRY(mo_fold(run->ctx, g, FOLD_CAP_BYTES, true));
+    MO_TRY(mo_fold(run->ctx, g, FOLD_CAP_BYTES, NULL, true));
     mo_graph_drop_unused(g);
     return MOPT_OK;
 }

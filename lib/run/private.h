@@ -107,7 +107,8 @@ MOPT_MUST_CHECK enum mopt_status mo_lower_base(struct mo_run *run, const struct 
 MOPT_MUST_CHECK enum mopt_status mo_lower_shapes(struct mo_run *run, struct mo_plan *plan,
                                                  const struct mo_shape *shapes);
 /* fold.c: mo_fold_constants; with_quantized: DequantizeLinear of constants too, which a file must keep. */
-MOPT_MUST_CHECK enum mopt_status mo_fold(struct mopt_ctx *ctx, struct mo_graph *g, size_t cap_bytes, bool with_quantized);
+MOPT_MUST_CHECK enum mopt_status mo_fold(struct mopt_ctx *ctx, struct mo_graph *g, size_t cap_bytes, size_t *left_bytes,
+                                         bool with_quantized);
 /* layout.c: wraps operators that want channels-last and moves the Transposes out of the way. */
 MOPT_MUST_CHECK enum mopt_status mo_layout(struct mo_run *run, struct mo_plan *plan);
 /* fuse.c: what inference can do once weights are constants; what training can do. */

@@ -142,9 +142,10 @@ bool mo_run_is_const(const struct mo_run *r, const struct mo_node *n, uint32_t i
  * allocated with mo_mem_new into out[i].data. Shapes are taken from the graph (infer first). */
 MOPT_MUST_CHECK enum mopt_status mo_run_one(struct mopt_ctx *ctx, struct mo_graph *g, const struct mo_node *n,
                                             void **out_data);
-/* Fold every node whose inputs are constants and whose outputs stay within cap_bytes each; exact. Nodes become
- * dead, outputs become constants. */
-MOPT_MUST_CHECK enum mopt_status mo_fold_constants(struct mopt_ctx *ctx, struct mo_graph *g, size_t cap_bytes);
+/* Fold every node whose inputs are constants and whose outputs stay within cap_bytes each, and all together within
+ * *left_bytes, which is lowered by what was made (NULL: no bound); exact. Nodes become dead, outputs become constants. */
+MOPT_MUST_CHECK enum mopt_status mo_fold_constants(struct mopt_ctx *ctx, struct mo_graph *g, size_t cap_bytes,
+                                                   size_t *left_bytes);
 
 /* Parameters of a graph without a run: for counting, pruning, inspect. ids of values, each once. */
 uint32_t mo_graph_params(const struct mo_graph *g, mo_value_id *out, uint32_t max);

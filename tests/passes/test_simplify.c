@@ -12,9 +12,11 @@
 static struct mopt_ctx *ctx;
 static struct mopt_model *m;
 static struct mo_graph *g;
+static const char *limit;       /* for folding; NULL: the default */
 
 static void setup(void)
 {
+    limit = NULL;
     ctx = mopt_open("cpu", 1);
     m = mo_model_new();
     ck_assert(ctx && m);
@@ -105,6 +107,7 @@ static int64_t simplify(const char *only_rule, mo_value_id y)
         if (o->kind == MOPT_OPT_BOOL)
             ck_assert(!mopt_recipe_set(ctx, recipe, o->name, !strcmp(o->name, only_rule) ? "true" : "false"));
     ck_assert(!mopt_recipe_set(ctx, recipe, "measure", "0"));
+    ck_assert(!limit || !mopt_recipe_set(ctx, recipe, "fold-limit", limit));
     ck_assert_msg(!mopt_apply(ctx, recipe, m, NULL, 0, &report), "%s", mopt_error(ctx));
     ck_assert_int_eq(mopt_report_kind(mopt_report_at(report, "verified_difference")), MOPT_NUMBER);
     int64_t changes = 0;
@@ -381,6 +384,120 @@ START_TEST(zero_pads_go_into_conv)
 }
 END_TEST
 
+START_TEST(zero_pads_go_into_a_mean_that_counts_them)
+{
+    bool has_own = _i;
+    mo_value_id x = input("x", 4, 1, 2, 5, 5);
+    mo_value_id pads = ints("pads", 8, (int64_t[]){ 0, 0, 1, 1, 0, 0, 1, 1 });
+    mo_value_id y = node_ints("AveragePool", node("Pad", x, pads, MO_NONE), "kernel_shape", 2, (int64_t[]){ 3, 3 });
+    if (has_own)        /* pads that do not count beside some that do: not one pool */
+        ck_assert(mo_node_set_ints(g, last, "pads", (int64_t[]){ 1, 1, 1, 1 }, 4));
+    ck_assert_int_eq(simplify("fold-pad", y), !has_own);
+    ck_assert_uint_eq(count("Pad"), has_own);
+}
+END_TEST
+
+START_TEST(zero_pads_stay_before_a_maximum)
+{
+    mo_value_id x = input("x", 4, 1, 2, 5, 5);
+    mo_value_id pads = ints("pads", 8, (int64_t[]){ 0, 0, 1, 1, 0, 0, 1, 1 });
+    mo_value_id padded = node("Pad", x, pads, _i ? number("low", -INFINITY) : MO_NONE);
+    mo_value_id y = node_ints("MaxPool", padded, "kernel_shape", 2, (int64_t[]){ 3, 3 });
+    ck_assert_int_eq(simplify("fold-pad", y), _i);
+}
+END_TEST
+
+START_TEST(arithmetic_goes_into_batchnorm)
+{
+    mo_value_id x = node("Relu", input("x", 4, 2, 3, 4, 4), MO_NONE, MO_NONE);
+    mo_value_id y = node("Mul", batch_norm(x, 3), weight("c", 3, 3, 1, 1, 0), MO_NONE);
+    ck_assert_int_eq(simplify("fold-arithmetic", node("Add", y, weight("d", 3, 3, 1, 1, 0), MO_NONE)), 2);
+    ck_assert_uint_eq(g->n_nodes, 2);
+}
+END_TEST
+
+START_TEST(reshapes_in_a_row_become_one)
+{
+    static const int64_t swapped[] = { 0, 2, 3, 1 };
+    mo_value_id x = input("x", 4, 2, 1, 4, 5);
+    mo_value_id y = node_ints("Transpose", node("Relu", x, MO_NONE, MO_NONE), "perm", 4, swapped);
+    y = node("Reshape", y, ints("flat", 2, (int64_t[]){ 2, 20 }), MO_NONE);
+    y = node("Unsqueeze", y, ints("axis", 1, (int64_t[]){ 1 }), MO_NONE);
+    ck_assert_int_eq(simplify("merge-reshapes", node("Exp", y, MO_NONE, MO_NONE)), 2);
+    mo_graph_drop_unused(g);
+    ck_assert_uint_eq(count("Reshape"), 1);
+    ck_assert_uint_eq(count("Transpose"), 0);
+}
+END_TEST
+
+START_TEST(a_reshape_that_is_undone_is_none)
+{
+    mo_value_id x = input("x", 3, MO_UNKNOWN, MO_UNKNOWN, 4, 0), axis = ints("axis", 1, (int64_t[]){ 1 });
+    mo_value_id y = node("Unsqueeze", node("Relu", x, MO_NONE, MO_NONE), axis, MO_NONE);
+    y = node("Exp", node("Squeeze", y, axis, MO_NONE), MO_NONE, MO_NONE);
+    simplify(NULL, y);
+    ck_assert_uint_eq(g->n_nodes, 2);
+}
+END_TEST
+
+START_TEST(a_transpose_that_mixes_axes_is_no_reshape)
+{
+    static const int64_t swapped[] = { 0, 2, 1 };
+    mo_value_id x = input("x", 3, 2, 3, 4, 0);
+    mo_value_id y = node_ints("Transpose", node("Relu", x, MO_NONE, MO_NONE), "perm", 3, swapped);
+    y = node("Reshape", y, ints("flat", 2, (int64_t[]){ 2, 12 }), MO_NONE);
+    ck_assert_int_eq(simplify("merge-reshapes", y), 0);
+}
+END_TEST
+
+START_TEST(a_split_in_one_piece_is_dropped)
+{
+    mo_value_id x = node("Relu", input("x", 2, 2, 3, 0, 0), MO_NONE, MO_NONE);
+    ck_assert_int_eq(simplify("drop-identity", node("Split", x, MO_NONE, MO_NONE)), 1);
+}
+END_TEST
+
+START_TEST(computed_terms_go_into_gemm)
+{
+    mo_value_id x = input("x", 2, 2, 4, 0, 0), z = input("z", 2, 2, 3, 0, 0);
+    mo_value_id a = node("MatMul", x, weight("w", 2, 4, 5, 0, 0), MO_NONE);
+    mo_value_id b = node("MatMul", z, weight("v", 2, 3, 5, 0, 0), MO_NONE);
+    mo_value_id y = node("Add", node("Add", a, b, MO_NONE), weight("c", 1, 5, 0, 0, 0), MO_NONE);
+    ck_assert_int_eq(simplify("add-in-gemm", y), 3);
+    ck_assert_uint_eq(g->n_nodes, 2);
+    ck_assert_uint_eq(count("Gemm"), 2);
+}
+END_TEST
+
+START_TEST(terms_that_gemm_cannot_widen_stay)
+{
+    mo_value_id x = input("x", 2, 1, 4, 0, 0), z = input("z", 2, 3, 5, 0, 0);       /* 3 rows onto one */
+    mo_value_id y = node("MatMul", x, weight("w", 2, 4, 5, 0, 0), MO_NONE);
+    ck_assert_int_eq(simplify("add-in-gemm", node("Add", y, z, MO_NONE)), 0);
+}
+END_TEST
+
+START_TEST(nodes_with_equal_fresh_weights_are_merged)
+{
+    mo_value_id x = input("x", 2, 2, 3, 0, 0);
+    struct mo_shape row = mo_shape_of(1, (int64_t)3);
+    mo_value_id a = mo_graph_add_const(g, "a", MO_F32, &row, NULL), b = mo_graph_add_const(g, "b", MO_F32, &row, NULL);
+    mo_value_id y = node("Add", x, a, MO_NONE), z = node("Add", x, b, MO_NONE);
+    ck_assert_int_eq(simplify("merge-nodes", node("Mul", y, z, MO_NONE)), 1);
+    ck_assert_uint_eq(count("Add"), 1);
+}
+END_TEST
+
+START_TEST(folding_stops_at_its_limit)
+{
+    mo_value_id shape = ints("shape", 1, (int64_t[]){ 200000 });
+    mo_value_id filled = node("ConstantOfShape", shape, MO_NONE, MO_NONE);      /* 0.8 MB */
+    mo_value_id y = node("Add", filled, input("x", 1, 1, 0, 0, 0), MO_NONE);
+    limit = _i ? "1" : "0.5";
+    ck_assert_int_eq(simplify("fold-constants", y), _i);
+}
+END_TEST
+
 START_TEST(overridable_weights_are_no_constants)
 {
     mo_value_id x = input("x", 2, 2, 3, 0, 0), w = weight("w", 2, 2, 3, 0, 0);
@@ -457,6 +574,17 @@ Suite *suite_simplify(void)
     tcase_add_test(t, equal_things_are_merged);
     tcase_add_test(t, fresh_biases_are_not_tied);
     tcase_add_test(t, zero_pads_go_into_conv);
+    tcase_add_loop_test(t, zero_pads_go_into_a_mean_that_counts_them, 0, 2);
+    tcase_add_loop_test(t, zero_pads_stay_before_a_maximum, 0, 2);
+    tcase_add_test(t, arithmetic_goes_into_batchnorm);
+    tcase_add_test(t, reshapes_in_a_row_become_one);
+    tcase_add_test(t, a_reshape_that_is_undone_is_none);
+    tcase_add_test(t, a_transpose_that_mixes_axes_is_no_reshape);
+    tcase_add_test(t, a_split_in_one_piece_is_dropped);
+    tcase_add_test(t, computed_terms_go_into_gemm);
+    tcase_add_test(t, terms_that_gemm_cannot_widen_stay);
+    tcase_add_test(t, nodes_with_equal_fresh_weights_are_merged);
+    tcase_add_loop_test(t, folding_stops_at_its_limit, 0, 2);
     tcase_add_test(t, overridable_weights_are_no_constants);
     tcase_add_test(t, unknown_nodes_are_kept);
     tcase_add_test(t, a_dry_run_changes_nothing);
