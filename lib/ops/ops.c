@@ -111,15 +111,25 @@ mo_node_id mo_node_id_of(const struct mo_graph *g, const struct mo_node *n)
     return (mo_node_id)(n - g->nodes);
 }
 
-enum mopt_status mo_prepare_float32(struct mo_run *r, const struct mo_node *n)
+static enum mopt_status prepare_float32(struct mo_run *r, const struct mo_node *n, uint32_t n_inputs)
 {
-    for (uint32_t i = 0; i < n->n_in; i++) {
+    for (uint32_t i = 0; i < n_inputs; i++) {
         const struct mo_value *v = mo_in(r->graph, n, i);
         if (v && v->dtype != MO_F32)
             return mo_fail(r->ctx, MOPT_UNSUPPORTED, "input %u is %s, it is computed for float32 only", i,
                            mo_dtype_name(v->dtype));
     }
     return MOPT_OK;
+}
+
+enum mopt_status mo_prepare_float32(struct mo_run *r, const struct mo_node *n)
+{
+    return prepare_float32(r, n, n->n_in);
+}
+
+enum mopt_status mo_prepare_float32_x(struct mo_run *r, const struct mo_node *n)
+{
+    return prepare_float32(r, n, 1);
 }
 
 int64_t mo_product(const int64_t *factors, int n)

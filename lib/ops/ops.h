@@ -18,6 +18,8 @@ mo_node_id mo_node_id_of(const struct mo_graph *g, const struct mo_node *n);
 
 /* prepare: refuses inputs that are not float32, because the kernels have nothing else. */
 enum mopt_status mo_prepare_float32(struct mo_run *r, const struct mo_node *n);
+/* prepare: the same for input 0 alone; the others are sizes and places. */
+enum mopt_status mo_prepare_float32_x(struct mo_run *r, const struct mo_node *n);
 
 /* The product, or MO_UNKNOWN when a factor is unknown or it overflows. */
 int64_t mo_product(const int64_t *factors, int n);
