@@ -1,8 +1,8 @@
-/* distill.h - losses of a student beside its teacher. */
+/* distill.h - training beside a teacher: its losses, and the loop with them. */
 #ifndef MO_DISTILL_H
 #define MO_DISTILL_H
 
-#include "lib/run/loss.h"
+#include "lib/passes/train.h"
 
 enum mo_distill_method { MO_DISTILL_KD, MO_DISTILL_DKD, MO_DISTILL_MSE };
 
@@ -21,5 +21,16 @@ struct mo_distill_in {
 };
 MOPT_MUST_CHECK enum mopt_status mo_distill_loss(struct mopt_ctx *ctx, const struct mo_distill_in *in, float *dz,
                                                  double *loss);
+
+enum { MO_DISTILL_TEMPERATURE = 4 };
+struct mo_distill_how {
+    enum mo_distill_method method;
+    double temperature, alpha, beta;
+    bool same_input;            /* the teacher reads what the student reads, whatever its metadata says of preparation */
+};
+/* mo_train on job->model beside job->teacher. The hooks' own loss, save and load are not used. */
+MOPT_MUST_CHECK enum mopt_status mo_distill(struct mo_job *job, const struct mo_distill_how *how,
+                                            const struct mo_train_settings *settings,
+                                            const struct mo_train_hooks *hooks, struct mo_train_result *result);
 
 #endif

@@ -22,6 +22,8 @@ static const struct mopt_option options[] = {
     { "keep-io", MOPT_OPT_BOOL, AT(keep_io), .def = 1, .needs = "fp16",
       .help = "inputs and outputs stay float32 (with --fp16)" },
     { "qat", MOPT_OPT_BOOL, AT(qat), .help = "train with the rounding in place (needs labels)" },
+    { "alpha", MOPT_OPT_FLOAT, AT(alpha), .def = 0.9, .min = 0, .max = 1, .word = "X", .needs = "qat",
+      .help = "with --qat: weight of the float model's answers; the labels have the rest" },
     { "method", MOPT_OPT_CHOICE, AT(method), .text_def = "mse", .choices = MO_CALIB_METHODS,
       .needs = "!dynamic !fp16 !weight-only",
       .help = "how the range of an activation is chosen" },

@@ -19,7 +19,7 @@ struct mo_quantize_options {
     bool qat, dynamic, fp16, keep_io, per_tensor, measure;
     int weight_only;            /* 0: no, 1: int8 */
     int target, method;
-    double percentile;
+    double percentile, alpha;
     int64_t samples;
     struct mo_train_settings train;
 };

@@ -204,11 +204,25 @@ static double score_of(const struct mo_metrics *m)
     return isnan(score) ? -INFINITY : score;
 }
 
+/* A gain of half a standard deviation of the accuracy (that of a difference on the same samples is smaller than the
+ * accuracy's own), or one that the loss, which is less of a lottery, agrees with. */
+static bool is_sure(const struct mo_trainer *t, const struct mo_metrics *m)
+{
+    const struct mo_saved_metrics *start = &t->at.start;
+    double deviation = sqrt(start->accuracy * (1 - start->accuracy) / (double)MO_MAX(start->n, (uint64_t)1));
+    if (!m->has_accuracy)
+        return true;
+    return m->accuracy > start->accuracy + 0.5 * deviation ||
+           (m->accuracy >= start->accuracy && m->loss < start->loss);
+}
+
 static void keep_best(struct mo_trainer *t, const struct mo_metrics *m, double epoch)
 {
     struct mo_train_position *p = &t->at;
     double score = score_of(m);
     bool is_better = !p->has_best || score > p->best_score || (score == p->best_score && m->loss < p->best_loss);
+    if (t->hooks.doubts && t->judges_start && p->has_best && p->best_epoch <= 0)
+        is_better = is_better && is_sure(t, m);
     p->bad_epochs = is_better ? 0 : p->bad_epochs + 1;
     if (!is_better)
         return;
@@ -288,7 +302,7 @@ static enum mopt_status judge_start(struct mo_trainer *t)
     if (!t->judges_start || t->at.step || t->at.has_best)
         return MOPT_OK;
     MO_TRY(validate(t, 0, &m));
-    t->at.start = mo_metrics_pack(&m);
+    t->at.start = mo_metrics_pack(&m);      /* is_sure compares with it from now on */
     mo_trainer_judged_text(&t->at.start, judged, sizeof judged);
     mo_log(t->ctx, t->hooks.phase, "epoch 0 of %g, the model as it came: %s", t->s.epochs, judged);
     return MOPT_OK;

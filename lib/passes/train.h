@@ -47,6 +47,8 @@ struct mo_train_hooks {
     uint64_t round;             /* of a pass that trains several times: which one this is, from 0; the checkpoint's own
                                  * round is resumed, those before it are computed again without writing over it */
     bool selects;               /* --only and --skip choose which parameters are trained */
+    bool doubts;                /* the start is kept unless an epoch is surely better: by more than chance makes of
+                                 * its accuracy, or in accuracy and in loss */
     bool trained;               /* the weights are worth keeping whatever the metadata says: rates of fine-tuning */
 };
 

@@ -2,9 +2,8 @@
  *
  * A model is fresh when --init fresh was asked for or its metadata says mopt.trained=0 (create writes that); then the
  * rate is the optimizer's own, the schedule the one-cycle triangle, and labels are smoothed. Else it is fine-tuned: a
- * tenth of that rate (a fifth for the Adam family), falling linearly. Rates of 0.1 are what generalizes best, and more
- * than a net without normalization bears at its start: so the gradient is clipped, at a length that is only exceeded
- * then. */
+ * tenth of that rate, falling linearly. Rates of 0.1 are what generalizes best, and more than a net without normalization
+ * bears at its start: so the gradient is clipped, at a length that is only exceeded then. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -33,9 +32,8 @@ const struct mopt_option mo_train_options[] = {
      .needs = "optimizer=momentum|nesterov|rmsprop",
      .help = "of momentum and nesterov (0.9) and rmsprop (0)"},
     {"weight-decay", MOPT_OPT_FLOAT, AT(weight_decay), .def = NAN, .min = 0, .max = 10, .word = "X",
-     .help = "0.0005 for gd to nesterov, 0.01 for adamw, else 0"},
-    {"decay-all", MOPT_OPT_BOOL, AT(decay_all), .needs = "weight-decay,optimizer=gd|sgd|momentum|nesterov|adamw",
-     .help = "weight decay on biases and normalization too"},
+     .help = "0.0005 for gd to nesterov, 0.05 for adamw, else 0.0001"},
+    {"decay-all", MOPT_OPT_BOOL, AT(decay_all), .help = "weight decay on biases and normalization too"},
     {"warmup", MOPT_OPT_FLOAT, AT(warmup), .def = NAN, .min = 0, .max = 1, .word = "SHARE",
      .help = "share of the steps in which the rate rises (0.2 in one-cycle, else 0)"},
     {"step-epochs", MOPT_OPT_INT, AT(step_epochs), .def = 10, .min = 1, .max = 1 << 20, .word = "N",
@@ -98,7 +96,7 @@ static void settle_rate(struct mo_trainer *t)
     bool is_adam = kind == MO_OPT_ADAM || kind == MO_OPT_ADAMW;
     bool is_ours = s->lr == 0;
     if (is_ours)
-        s->lr = mo_optim_default_lr(kind) * (t->is_fresh ? 1 : is_adam ? 0.2 : 0.1);
+        s->lr = mo_optim_default_lr(kind) * (t->is_fresh ? 1 : 0.1);
     if (isnan(s->momentum))
         s->momentum = kind == MO_OPT_MOMENTUM || kind == MO_OPT_NESTEROV ? 0.9 : 0;
     if (isnan(s->weight_decay))

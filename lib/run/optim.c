@@ -29,6 +29,7 @@ double mo_optim_default_lr(enum mo_optimizer kind)
     switch (kind) {
     case MO_OPT_ADAM:
     case MO_OPT_ADAMW:
+        return 2e-3;
     case MO_OPT_RMSPROP:
         return 1e-3;
     case MO_OPT_GD:
@@ -42,7 +43,7 @@ double mo_optim_default_lr(enum mo_optimizer kind)
 
 double mo_optim_default_decay(enum mo_optimizer kind)
 {
-    return kind == MO_OPT_ADAMW ? 0.01 : is_adam(kind) || kind == MO_OPT_RMSPROP ? 0 : 5e-4;
+    return kind == MO_OPT_ADAMW ? 0.05 : is_adam(kind) || kind == MO_OPT_RMSPROP ? 1e-4 : 5e-4;
 }
 
 static enum mopt_status make_segments(struct mo_optim *o)

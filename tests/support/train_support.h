@@ -32,7 +32,7 @@ struct trial {
     const char *options[24];        /* key, value, ... */
     int stop_after;                 /* progress events of the pass; 0: never */
     int n_out;                      /* 0: N_CLASSES */
-    bool no_norm;
+    bool no_norm, trains_nothing;
     const struct trial *teacher;    /* its weights; same model */
     const struct trial *start;      /* training goes on from its weights; same model */
     /* results */
@@ -41,6 +41,7 @@ struct trial {
     float weights[512];
     size_t n_weights;
     double loss_first, loss_last, accuracy, rmse;
+    double loss_kept, loss_of_file; /* validation as training saw it, and of the result (option evaluate) */
     double start_accuracy;          /* NaN: the start was not judged */
     char kept[8];
     int n_events, n_warnings;
