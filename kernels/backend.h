@@ -62,6 +62,24 @@ struct mo_conv_desc {
 };
 struct mo_conv;         /* a prepared convolution, the backend's own */
 
+/* A convolution of 8-bit numbers with constant weights, fixed when its shapes are; a product of matrices is one of m
+ * pictures of one pixel. With s = sum (x - x_zero)(w - w_zero[o]) + bias[o] in int32, and padding as x_zero,
+ *     int32           y = s
+ *     float32         y = fma(s, factor[o], offset[o])
+ *     uint8, int8     y = that, rounded half to even, + y_zero, held to y_low..y_high
+ * The pointers are to host memory that qconv_new alone reads. */
+struct mo_qconv_desc {
+    struct mo_conv_desc shape;              /* channels, sizes and strides; nothing else of it counts */
+    bool x_signed, w_signed;
+    int32_t x_zero;
+    const void *w;
+    const int32_t *w_zero, *bias;           /* out_channels of them; NULL: 0 */
+    const float *factor, *offset;           /* likewise; offset NULL: 0 */
+    int y_dtype;                            /* ONNX number: 1, 2, 3 or 6 */
+    int32_t y_zero, y_low, y_high;
+};
+struct mo_qconv;        /* a prepared one, the backend's own */
+
 struct mo_pool_desc {
     enum mo_pool_kind kind;
     int n_spatial;
@@ -89,6 +107,9 @@ struct mo_backend {
     struct mo_conv *(*conv_new)(struct mo_device *, const struct mo_conv_desc *desc);
     void (*conv_free)(struct mo_device *, struct mo_conv *);
     size_t (*conv_scratch_bytes)(const struct mo_conv *, bool backward);
+    struct mo_qconv *(*qconv_new)(struct mo_device *, const struct mo_qconv_desc *desc);
+    void (*qconv_free)(struct mo_device *, struct mo_qconv *);
+    size_t (*qconv_scratch_bytes)(const struct mo_qconv *);
 
 #define MO_KERNEL(name, args) void (*name) args;
 #include "kernels/kernels.def"

@@ -10,15 +10,34 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include "kernels/cpu/fast.h"
 #include "kernels/cpu/loops.h"
+#include "kernels/cpu/qconv.h"
 #include "kernels/cpu/reference.h"
 #include "kernels/cpu/team.h"
 
 /* ---- what the machine has --------------------------------------------------------- */
 
 static const char *const isa_names[] = { "c", "avx2", "avx512f", "avx512vnni", "amx" };
+
+#if defined(__x86_64__)
+/* CPUID leaf 7: bit 24 tiles, bit 25 their int8 products. Linux gives a process the tiles when it asks for them
+ * (Documentation/arch/x86/xstate.rst: ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA). */
+static bool has_amx(void)
+{
+    enum { REQUEST = 0x1023, TILE_DATA = 18 };
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 24 & 1) || !(d >> 25 & 1))
+        return false;
+    return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+}
+#endif
 
 static enum mo_isa machine_isa(void)
 {
@@ -29,7 +48,9 @@ static enum mo_isa machine_isa(void)
     if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
         !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq"))
         return MO_ISA_AVX2;
-    return __builtin_cpu_supports("avx512vnni") ? MO_ISA_VNNI : MO_ISA_AVX512;
+    if (!__builtin_cpu_supports("avx512vnni"))
+        return MO_ISA_AVX512;
+    return has_amx() ? MO_ISA_AMX : MO_ISA_VNNI;
 #else
     return MO_ISA_C;
 #endif
@@ -70,6 +91,17 @@ static void cpu_close(struct mo_device *dev)
     free(dev);
 }
 
+static const struct mo_qloops *qloops_of(enum mo_isa isa)
+{
+#if defined(__x86_64__)
+    return isa == MO_ISA_C ? NULL : isa == MO_ISA_AVX2 ? &mo_qloops_avx2 :
+           isa == MO_ISA_AVX512 ? &mo_qloops_avx512 : &mo_qloops_vnni;
+#else
+    (void)isa;
+    return NULL;
+#endif
+}
+
 static struct mo_device *open_with(int n_threads, enum mo_isa isa, char *why, size_t why_bytes)
 {
     struct mo_device *dev = calloc(1, sizeof *dev);
@@ -79,6 +111,7 @@ static struct mo_device *open_with(int n_threads, enum mo_isa isa, char *why, si
     }
     dev->isa = isa;
     dev->loops = isa == MO_ISA_C ? NULL : isa == MO_ISA_AVX2 ? &mo_loops_avx2 : &mo_loops_avx512;
+    dev->qloops = qloops_of(isa);
     dev->n_threads = n_threads < 1 ? 1 : n_threads;
     dev->workspace = aligned_alloc(64, MO_WORKSPACE_BYTES);
     dev->team = dev->n_threads > 1 ? mo_team_new(dev->n_threads) : NULL;
@@ -164,6 +197,7 @@ static int cpu_sync(struct mo_device *dev, char *why, size_t why_bytes)
 const struct mo_backend mo_backend_reference = {
     .name = "reference", .open = reference_open, HOST_MEMBERS,
     .conv_new = mo_ref_conv_new, .conv_free = mo_ref_conv_free, .conv_scratch_bytes = mo_ref_conv_scratch_bytes,
+    .qconv_new = mo_ref_qconv_new, .qconv_free = mo_ref_qconv_free, .qconv_scratch_bytes = mo_ref_qconv_scratch_bytes,
 #define MO_KERNEL(name, args) .name = mo_ref_##name,
 #include "kernels/kernels.def"
 #undef MO_KERNEL
@@ -177,6 +211,8 @@ const struct mo_backend mo_backend_cpu = {
 #include "kernels/kernels.def"
 #undef MO_KERNEL
     .conv_new = mo_cpu_conv_new, .conv_free = mo_cpu_conv_free, .conv_scratch_bytes = mo_cpu_conv_scratch_bytes,
+    .qconv_new = mo_cpu_qconv_new, .qconv_free = mo_cpu_qconv_free, .qconv_scratch_bytes = mo_cpu_qconv_scratch_bytes,
+    .qconv = mo_cpu_qconv,
     .conv_pack = mo_cpu_conv_pack, .conv = mo_cpu_conv, .conv_grad_input = mo_cpu_conv_grad_input,
     .conv_grad_weight = mo_cpu_conv_grad_weight, .gemm = mo_cpu_gemm, .gemm_batched = mo_cpu_gemm_batched,
     .unary = mo_cpu_unary, .unary_grad = mo_cpu_unary_grad, .softmax = mo_cpu_softmax,

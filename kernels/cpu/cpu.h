@@ -12,6 +12,7 @@
 
 struct mo_team;
 struct mo_loops;
+struct mo_qloops;
 
 /* Instruction sets, each includes those before it. MOPT_ISA=c, avx2, avx512f, avx512vnni, amx lowers the tier. */
 enum mo_isa { MO_ISA_C, MO_ISA_AVX2, MO_ISA_AVX512, MO_ISA_VNNI, MO_ISA_AMX };
@@ -24,6 +25,7 @@ struct mo_device {
     enum mo_isa isa;
     char text[96];                  /* what describe gives */
     const struct mo_loops *loops;   /* inner loops of the tier (loops.h); NULL on the plain C tier */
+    const struct mo_qloops *qloops; /* likewise for 8-bit convolution (qconv.h) */
     void *workspace;                /* MO_WORKSPACE_BYTES for partial sums within one kernel, 64-byte aligned */
     atomic_int has_error;
     char why[192];                  /* the first error since the last sync; valid when has_error */
@@ -38,6 +40,9 @@ extern const struct mo_backend mo_backend_cpu;
 struct mo_conv *mo_ref_conv_new(struct mo_device *dev, const struct mo_conv_desc *desc);
 void mo_ref_conv_free(struct mo_device *dev, struct mo_conv *conv);
 size_t mo_ref_conv_scratch_bytes(const struct mo_conv *conv, bool backward);
+struct mo_qconv *mo_ref_qconv_new(struct mo_device *dev, const struct mo_qconv_desc *desc);
+void mo_ref_qconv_free(struct mo_device *dev, struct mo_qconv *q);
+size_t mo_ref_qconv_scratch_bytes(const struct mo_qconv *q);
 
 #define MO_KERNEL(name, args) void mo_ref_##name args;
 #include "kernels/kernels.def"

@@ -130,6 +130,71 @@ static void case_conv(struct bench *b)
     b->be->conv_free(b->dev, conv);
 }
 
+/* Bytes over all of their range. */
+static uint8_t *random_bytes(struct bench *b, size_t n)
+{
+    uint8_t *list = malloc(n + 1);
+    for (size_t i = 0; i < n; i++)
+        list[i] = (uint8_t)mo_rng_below(&b->rng, 256);
+    return list;
+}
+
+static void random_qconv(struct bench *b, struct mo_qconv_desc *q)
+{
+    static const int types[] = { 1, 2, 3, 6 };
+    q->shape = random_conv(b);
+    if (pick(b, 0, 3) == 0)         /* a matrix product */
+        q->shape = (struct mo_conv_desc){ .n_spatial = 1, .batch = pick(b, 1, 90), .groups = 1, .in_channels = pick(b, 1, 300),
+                                          .out_channels = pick(b, 1, 150), .in = { 1, 1, 1 }, .out = { 1, 1, 1 },
+                                          .kernel = { 1, 1, 1 }, .stride = { 1, 1, 1 }, .dilation = { 1, 1, 1 } };
+    else if (pick(b, 0, 3) == 0 && q->shape.groups == q->shape.in_channels)
+        q->shape.out_channels = q->shape.in_channels;
+    q->x_signed = pick(b, 0, 1);
+    q->w_signed = pick(b, 0, 2);
+    q->x_zero = (int32_t)pick(b, 0, 255) - (q->x_signed ? 128 : 0);
+    q->y_dtype = types[pick(b, 0, 3)];
+    q->y_zero = (int32_t)pick(b, 0, 255) - (q->y_dtype == 3 ? 128 : 0);
+    q->y_low = pick(b, 0, 1) ? q->y_zero : q->y_dtype == 3 ? -128 : 0;
+    q->y_high = q->y_dtype == 3 ? 127 : 255;
+}
+
+static void case_qconv(struct bench *b)
+{
+    struct mo_qconv_desc q = { 0 };
+    random_qconv(b, &q);
+    const struct mo_conv_desc *d = &q.shape;
+    size_t n_o = (size_t)d->out_channels, n_w = n_o * (size_t)(d->in_channels / d->groups) * pixels(d->kernel);
+    size_t n_x = (size_t)(d->batch * d->in_channels) * pixels(d->in), n_y = (size_t)d->batch * n_o * pixels(d->out);
+    uint8_t *w = random_bytes(b, n_w), *x = random_bytes(b, n_x);
+    int32_t *zero = malloc(n_o * sizeof *zero), *bias = malloc(n_o * sizeof *bias);
+    float *factor = malloc(n_o * sizeof *factor), *offset = malloc(n_o * sizeof *offset);
+    bool is_shifted = pick(b, 0, 4) == 0;       /* zero points of weights that packing cannot take away */
+    for (size_t o = 0; o < n_o; o++) {
+        zero[o] = (q.w_signed ? 0 : 128) + (is_shifted ? (int32_t)(o % 5) : 0);
+        bias[o] = (int32_t)pick(b, -9999, 9999);
+        factor[o] = 0.02f / (float)(1 + d->in_channels) * (1 + mo_rng_float(&b->rng));
+        offset[o] = 9 * mo_rng_float(&b->rng);
+    }
+    q.w = w;
+    q.w_zero = q.w_signed && !is_shifted ? NULL : zero;
+    q.bias = pick(b, 0, 1) ? bias : NULL;
+    q.factor = factor;
+    q.offset = pick(b, 0, 1) ? offset : NULL;
+    const void *x_at = table(b, x, n_x);
+    uint8_t *y = table(b, NULL, n_y * 4);
+    struct mo_qconv *conv = b->be->qconv_new(b->dev, &q);
+    ck_assert_ptr_nonnull(conv);
+    void *scratch = b->be->alloc(b->dev, b->be->qconv_scratch_bytes(conv) + 64);
+    b->be->qconv(b->dev, conv, x_at, y, scratch);
+    if (q.y_dtype == 1)
+        result(b, (const float *)y, n_y);
+    else
+        result_bytes(b, y, n_y * (q.y_dtype == 6 ? 4 : 1));
+    b->be->free(b->dev, scratch);
+    b->be->qconv_free(b->dev, conv);
+    free(w), free(x), free(zero), free(bias), free(factor), free(offset);
+}
+
 static void conv_gradient(struct bench *b, bool of_input)
 {
     struct mo_conv_desc d = random_conv(b);
@@ -441,7 +506,7 @@ static const struct { const char *name; void (*run)(struct bench *); } cases[] =
     CASE(batchnorm_stats), CASE(batchnorm), CASE(batchnorm_grad), CASE(axpy), CASE(sgd_step), CASE(adam_step),
     CASE(rmsprop_step), CASE(sum_squares), CASE(unary), CASE(unary_grad), CASE(softmax), CASE(softmax_grad),
     CASE(layernorm), CASE(layernorm_grad), CASE(dropout), CASE(dropout_grad), CASE(gemm_csr), CASE(gemm_csr_grad),
-    { "conv_pack", case_conv },
+    { "conv_pack", case_conv }, CASE(qconv), { "qconv (more)", case_qconv }, { "qconv (and more)", case_qconv },
 };
 
 START_TEST(every_kernel_has_a_case)
@@ -503,6 +568,12 @@ static void check_tier(const char *isa)
 START_TEST(best_tier)
 {
     check_tier("");
+}
+END_TEST
+
+START_TEST(vnni_tier)
+{
+    check_tier("avx512vnni");
 }
 END_TEST
 
@@ -571,6 +642,7 @@ Suite *suite_kernels(void)
     tcase_set_timeout(c, 120);
     tcase_add_test(c, every_kernel_has_a_case);
     tcase_add_test(c, best_tier);
+    tcase_add_test(c, vnni_tier);
     tcase_add_test(c, avx512_tier);
     tcase_add_test(c, avx2_tier);
     tcase_add_test(c, cuda_device);

@@ -1,0 +1,292 @@
+/* qconv_body.h - the loops of qconv.h, once for each instruction set: AVX2, AVX-512
+ * and AVX-512 with VNNI. Who includes it names the table QLOOPS.
+ *
+ * dot4(s, x, w) adds to each int32 lane the product of its four bytes of x
+ * (unsigned) and of w (signed). Without vpdpbusd the even and the odd bytes are
+ * widened to 16 bits and go through vpmaddwd, which cannot overflow there:
+ * vpmaddubsw, which is shorter, saturates. */
+#include <immintrin.h>
+#include <string.h>
+
+#include "kernels/cpu/qconv.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+#if defined(__AVX512F__)
+#define LANES 16
+#define MAX_ROWS 16
+typedef __m512i whole;
+typedef __m512 real;
+#define V(name) _mm512_##name
+#define LOAD(p) _mm512_loadu_si512(p)
+#define STORE(p, v) _mm512_storeu_si512(p, v)
+#define AND(a, b) _mm512_and_si512(a, b)
+#else
+#define LANES 8
+#define MAX_ROWS 4
+typedef __m256i whole;
+typedef __m256 real;
+#define V(name) _mm256_##name
+#define LOAD(p) _mm256_loadu_si256((const __m256i *)(p))
+#define STORE(p, v) _mm256_storeu_si256((__m256i *)(p), v)
+#define AND(a, b) _mm256_and_si256(a, b)
+#endif
+#define PER_PANEL (MO_QPANEL / LANES)
+
+#if defined(__AVX512VNNI__)
+typedef whole bytes_x;
+typedef whole bytes_w;
+INLINE bytes_x split_x(whole x)
+{
+    return x;
+}
+INLINE bytes_w split_w(whole w)
+{
+    return w;
+}
+INLINE whole dot4(whole s, bytes_x x, bytes_w w)
+{
+    return _mm512_dpbusd_epi32(s, x, w);
+}
+#else
+typedef struct { whole even, odd; } bytes_x, bytes_w;
+INLINE bytes_x split_x(whole x)
+{
+    return (bytes_x){ AND(x, V(set1_epi16)(255)), V(srli_epi16)(x, 8) };
+}
+INLINE bytes_w split_w(whole w)
+{
+    return (bytes_w){ V(srai_epi16)(V(slli_epi16)(w, 8), 8), V(srai_epi16)(w, 8) };
+}
+INLINE whole dot4(whole s, bytes_x x, bytes_w w)
+{
+    return V(add_epi32)(s, V(add_epi32)(V(madd_epi16)(x.even, w.even), V(madd_epi16)(x.odd, w.odd)));
+}
+#endif
+
+/* ---- products --------------------------------------------------------------------------- */
+
+INLINE whole four_bytes(const uint8_t *p)
+{
+    int32_t v;
+    memcpy(&v, p, sizeof v);
+    return V(set1_epi32)(v);
+}
+
+/* Rows and panels are constants where this is inlined, so that all sums stay in registers. */
+INLINE void product(const int rows, const int panels, const struct mo_qtile *t)
+{
+    whole sum[MAX_ROWS][MO_QPANELS * PER_PANEL];
+    const int n = panels * PER_PANEL;
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < n; v++)
+            sum[r][v] = V(set1_epi32)(0);
+    const int8_t *b = t->b;
+    const int64_t stride = t->a_stride, stride3 = 3 * stride;
+    for (int s = 0; s < t->n_segments; s++) {
+        const uint8_t *a0 = t->a + t->segment[s], *a4 = a0 + 4 * stride, *a8 = a4 + 4 * stride, *a12 = a8 + 4 * stride;
+        for (int g = 0; g < t->n_groups; g++, b += 64) {
+            bytes_w w[MO_QPANELS * PER_PANEL];
+            for (int v = 0; v < n; v++)
+                w[v] = split_w(LOAD(b + v / PER_PANEL * t->b_panel + v % PER_PANEL * (LANES * 4)));
+            for (int r = 0; r < rows; r++) {
+                const uint8_t *from = (r < 4 ? a0 : r < 8 ? a4 : r < 12 ? a8 : a12) + 4 * g;
+                from += r % 4 == 0 ? 0 : r % 4 == 1 ? stride : r % 4 == 2 ? 2 * stride : stride3;
+                bytes_x x = split_x(four_bytes(from));
+                for (int v = 0; v < n; v++)
+                    sum[r][v] = dot4(sum[r][v], x, w[v]);
+            }
+        }
+    }
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < n; v++)
+            STORE(t->c + r * MO_QTILE_WIDTH + v * LANES, sum[r][v]);
+}
+
+#define ROWS(r, p) case r: product(r, p, t); break;
+
+#if LANES == 16
+static void product1(const struct mo_qtile *t)
+{
+    switch (t->rows) {
+    ROWS(1, 1) ROWS(2, 1) ROWS(3, 1) ROWS(4, 1) ROWS(5, 1) ROWS(6, 1) ROWS(7, 1) ROWS(8, 1)
+    ROWS(9, 1) ROWS(10, 1) ROWS(11, 1) ROWS(12, 1) ROWS(13, 1) ROWS(14, 1) ROWS(15, 1) ROWS(16, 1)
+    }
+}
+
+static void product2(const struct mo_qtile *t)
+{
+    switch (t->rows) {
+    ROWS(1, 2) ROWS(2, 2) ROWS(3, 2) ROWS(4, 2) ROWS(5, 2) ROWS(6, 2) ROWS(7, 2) ROWS(8, 2)
+#if defined(__AVX512VNNI__)
+    ROWS(9, 2) ROWS(10, 2) ROWS(11, 2) ROWS(12, 2)
+#endif
+    }
+}
+
+static void product4(const struct mo_qtile *t)
+{
+    switch (t->rows) {
+    ROWS(1, 4) ROWS(2, 4) ROWS(3, 4) ROWS(4, 4) ROWS(5, 4) ROWS(6, 4)
+    }
+}
+
+static void any_product(const struct mo_qtile *t)
+{
+    switch (t->panels) {
+    case 1: product1(t); break;
+    case 2: product2(t); break;
+    default: product4(t); break;
+    }
+}
+#else
+static void any_product(const struct mo_qtile *t)
+{
+    switch (t->rows) {
+    ROWS(1, 1) ROWS(2, 1) ROWS(3, 1) ROWS(4, 1)
+    }
+}
+#endif
+
+/* ---- from sums to results ----------------------------------------------------------------- */
+
+/* y before rounding: fma((float)(s + bias), factor, offset) */
+INLINE real scaled(const struct mo_qfinish *f, whole s, int64_t at)
+{
+    s = V(add_epi32)(s, LOAD(f->bias + at));
+    return V(fmadd_ps)(V(cvtepi32_ps)(s), V(loadu_ps)(f->factor + at), V(loadu_ps)(f->offset + at));
+}
+
+/* A NaN becomes the lowest value, as in quantize. */
+INLINE whole rounded(const struct mo_qfinish *f, real v)
+{
+    v = V(min_ps)(V(max_ps)(v, V(set1_ps)(f->low)), V(set1_ps)(f->high));
+    return V(add_epi32)(V(cvtps_epi32)(v), V(set1_epi32)(f->zero));
+}
+
+/* The low bytes of the lanes. */
+INLINE void store_bytes(uint8_t *y, whole v, int n)
+{
+#if LANES == 16
+    _mm512_mask_cvtepi32_storeu_epi8(y, (__mmask16)(n >= 16 ? 0xffff : (1u << n) - 1), v);
+#else
+    __m256i low = AND(v, _mm256_set1_epi32(255));
+    __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
+    __m128i bytes = _mm_packus_epi16(words, words);
+    if (n >= 8) {
+        _mm_storel_epi64((__m128i *)y, bytes);
+        return;
+    }
+    uint8_t part[16];
+    _mm_storeu_si128((__m128i *)part, bytes);
+    memcpy(y, part, (size_t)n);
+#endif
+}
+
+INLINE void store_words(void *y, whole v, int n)
+{
+    int32_t part[LANES];
+    if (n >= LANES) {
+        STORE(y, v);
+        return;
+    }
+    STORE(part, v);
+    memcpy(y, part, (size_t)n * sizeof *part);
+}
+
+static void finish(const struct mo_qfinish *f, const int32_t *c, int rows, int64_t first, int n, void *y, int64_t y_stride)
+{
+    for (int r = 0; r < rows; r++, c += MO_QTILE_WIDTH)
+        for (int v = 0; v < n; v += LANES) {
+            whole s = LOAD(c + v);
+            int64_t to = r * y_stride + v;
+            if (f->y_dtype == 6)
+                store_words((int32_t *)y + to, V(add_epi32)(s, LOAD(f->bias + first + v)), n - v);
+            else if (f->y_dtype == 1)
+                store_words((float *)y + to, (whole)scaled(f, s, first + v), n - v);
+            else
+                store_bytes((uint8_t *)y + to, rounded(f, scaled(f, s, first + v)), n - v);
+        }
+}
+
+/* ---- each channel on its own ------------------------------------------------------------------ */
+
+#define BLOCK (LANES * 4)
+
+INLINE whole load_channels(const uint8_t *p, int n)
+{
+#if LANES == 16
+    return n >= BLOCK ? LOAD(p) : _mm512_maskz_loadu_epi8((__mmask64)((1ull << n) - 1), p);
+#else
+    uint8_t part[BLOCK];
+    if (n >= BLOCK)
+        return LOAD(p);
+    memset(part, 0, sizeof part);
+    memcpy(part, p, (size_t)n);
+    return LOAD(part);
+#endif
+}
+
+INLINE void store_channels(uint8_t *y, whole v, int n)
+{
+#if LANES == 16
+    _mm512_mask_storeu_epi8(y, n >= BLOCK ? ~(__mmask64)0 : (__mmask64)((1ull << n) - 1), v);
+#else
+    uint8_t part[BLOCK];
+    STORE(part, v);
+    memcpy(y, part, n >= BLOCK ? BLOCK : (size_t)n);
+#endif
+}
+
+/* Adds four taps of a block of channels to the sums. */
+INLINE void four_taps(const struct mo_qdepth *d, const uint8_t *x, const int64_t *tap, int n, const int8_t *w, whole sum[4])
+{
+    whole t0 = load_channels(x + tap[0], n), t1 = load_channels(x + tap[1], n);
+    whole t2 = load_channels(x + tap[2], n), t3 = load_channels(x + tap[3], n);
+    whole low01 = V(unpacklo_epi8)(t0, t1), high01 = V(unpackhi_epi8)(t0, t1);
+    whole low23 = V(unpacklo_epi8)(t2, t3), high23 = V(unpackhi_epi8)(t2, t3);
+    (void)d;
+    sum[0] = dot4(sum[0], split_x(V(unpacklo_epi16)(low01, low23)), split_w(LOAD(w)));
+    sum[1] = dot4(sum[1], split_x(V(unpackhi_epi16)(low01, low23)), split_w(LOAD(w + BLOCK)));
+    sum[2] = dot4(sum[2], split_x(V(unpacklo_epi16)(high01, high23)), split_w(LOAD(w + 2 * BLOCK)));
+    sum[3] = dot4(sum[3], split_x(V(unpackhi_epi16)(high01, high23)), split_w(LOAD(w + 3 * BLOCK)));
+}
+
+/* The packs put lanes back into the order of the channels; values fit, so nothing saturates but by the mask to bytes. */
+INLINE whole block_bytes(const struct mo_qfinish *f, const whole sum[4], int64_t at)
+{
+    whole byte[4];
+    for (int j = 0; j < 4; j++)
+        byte[j] = AND(rounded(f, scaled(f, sum[j], at + j * LANES)), V(set1_epi32)(255));
+    return V(packus_epi16)(V(packus_epi32)(byte[0], byte[1]), V(packus_epi32)(byte[2], byte[3]));
+}
+
+static void depthwise(const struct mo_qdepth *d)
+{
+    int64_t w_block = d->n_taps * (int64_t)BLOCK;
+    for (int c = 0; c < d->n_channels; c += BLOCK) {
+        const int8_t *w = d->w + c / BLOCK * w_block;
+        int n = d->n_channels - c < BLOCK ? d->n_channels - c : BLOCK;
+        for (int p = 0; p < d->n_pixels; p++) {
+            const uint8_t *x = d->x + p * d->pixel + c;
+            whole sum[4] = { V(set1_epi32)(0), V(set1_epi32)(0), V(set1_epi32)(0), V(set1_epi32)(0) };
+            for (int t = 0; t < d->n_taps; t += 4)
+                four_taps(d, x, d->tap + t, n, w + t * BLOCK, sum);
+            store_channels(d->y + (int64_t)p * d->n_channels + c, block_bytes(d->finish, sum, c), n);
+        }
+    }
+}
+
+const struct mo_qloops QLOOPS = {
+    .product = {
+#if LANES == 8
+        .rows = { 0, 4, 0, 0, 0 },
+#elif defined(__AVX512VNNI__)
+        .rows = { 0, 16, 12, 0, 6 },
+#else
+        .rows = { 0, 10, 8, 0, 0 },
+#endif
+        .product = any_product,
+    },
+    .finish = finish, .depth_block = BLOCK, .depthwise = depthwise,
+};
