@@ -80,6 +80,15 @@ struct mo_qconv_desc {
 };
 struct mo_qconv;        /* a prepared one, the backend's own */
 
+/* y = (a - a_zero) a_factor + (b - b_zero) b_factor for MO_ADD, (a - a_zero)(b - b_zero) a_factor for MO_MUL, rounded half
+ * to even, + y_zero, held to y_low..y_high. The sum is fma((float)(b - b_zero), b_factor, (float)(a - a_zero) * a_factor). */
+struct mo_qbinary {
+    enum mo_binary f;
+    bool a_signed, b_signed;
+    int32_t a_zero, b_zero, y_zero, y_low, y_high;
+    float a_factor, b_factor;
+};
+
 struct mo_pool_desc {
     enum mo_pool_kind kind;
     int n_spatial;

@@ -67,6 +67,14 @@ struct mo_qloops {
     void (*finish)(const struct mo_qfinish *f, const int32_t *c, int rows, int64_t first, int n, void *y, int64_t y_stride);
     int depth_block;
     void (*depthwise)(const struct mo_qdepth *d);
+    /* ---- pooling: one output pixel, whose taps begin at x[0..n_taps), at least one; y may be none of them ---- */
+    void (*max)(const uint8_t *const *x, int n_taps, int64_t channels, bool is_signed, uint8_t *y);
+    /* factor: of the sum, see kernels.def */
+    void (*average)(const uint8_t *const *x, int n_taps, int64_t channels, bool is_signed, int32_t x_zero, float factor,
+                    int32_t y_zero, uint8_t *y);
+    /* n elements behind each other of a and b; signs are turned before: a ^ a_flip, and so in the zero points */
+    void (*binary)(const struct mo_qbinary *p, uint8_t a_flip, uint8_t b_flip, int64_t n, const uint8_t *a,
+                   const uint8_t *b, uint8_t *y);
 };
 extern const struct mo_qloops mo_qloops_avx2, mo_qloops_avx512, mo_qloops_vnni;
 extern const struct mo_qproduct mo_qproduct_amx;

@@ -277,6 +277,67 @@ static void depthwise(const struct mo_qdepth *d)
     }
 }
 
+/* ---- element by element: plain loops that the compiler makes vectors of ---------------------------- */
+
+static void max_bytes(const uint8_t *const *x, int n_taps, int64_t channels, bool is_signed, uint8_t *y)
+{
+    for (int64_t c = 0; c < channels; c += BLOCK) {
+        int n = channels - c < BLOCK ? (int)(channels - c) : BLOCK;
+        whole m = load_channels(x[0] + c, n);
+        for (int t = 1; t < n_taps; t++) {
+            whole v = load_channels(x[t] + c, n);
+            m = is_signed ? V(max_epi8)(m, v) : V(max_epu8)(m, v);
+        }
+        store_channels(y + c, m, n);
+    }
+}
+
+/* Rounded half to even, + zero, held to 0 .. 255 + low. */
+INLINE uint8_t to_byte(float v, float low, float high, int32_t zero)
+{
+    v = v > low ? v : low;
+    v = v < high ? v : high;
+    return (uint8_t)((int32_t)__builtin_nearbyintf(v) + zero);
+}
+
+#define SUMS 64
+
+static void average(const uint8_t *const *x, int n_taps, int64_t channels, bool is_signed, int32_t x_zero, float factor,
+                    int32_t y_zero, uint8_t *y)
+{
+    const uint8_t flip = is_signed ? 128 : 0;
+    const int32_t taken = n_taps * (x_zero + flip), lowest = is_signed ? -128 : 0;
+    const float low = (float)(lowest - y_zero), high = (float)(lowest + 255 - y_zero);
+    for (int64_t c = 0; c < channels; c += SUMS) {
+        int32_t sum[SUMS];
+        int n = channels - c < SUMS ? (int)(channels - c) : SUMS;
+        for (int i = 0; i < SUMS; i++)
+            sum[i] = -taken;
+        for (int t = 0; t < n_taps; t++) {
+            const uint8_t *from = x[t] + c;
+            for (int i = 0; i < n; i++)
+                sum[i] += from[i] ^ flip;
+        }
+        for (int i = 0; i < n; i++)
+            y[c + i] = to_byte((float)sum[i] * factor, low, high, y_zero);
+    }
+}
+
+static void binary(const struct mo_qbinary *p, uint8_t a_flip, uint8_t b_flip, int64_t n, const uint8_t *restrict a,
+                   const uint8_t *restrict b, uint8_t *restrict y)
+{
+    const int32_t a_zero = p->a_zero + a_flip, b_zero = p->b_zero + b_flip, y_zero = p->y_zero;
+    const float low = (float)(p->y_low - y_zero), high = (float)(p->y_high - y_zero);
+    const float a_factor = p->a_factor, b_factor = p->b_factor;
+    if (p->f == MO_MUL)
+        for (int64_t i = 0; i < n; i++)
+            y[i] = to_byte((float)(((a[i] ^ a_flip) - a_zero) * ((b[i] ^ b_flip) - b_zero)) * a_factor, low, high, y_zero);
+    else
+        for (int64_t i = 0; i < n; i++)
+            y[i] = to_byte(__builtin_fmaf((float)((b[i] ^ b_flip) - b_zero), b_factor,
+                                          (float)((a[i] ^ a_flip) - a_zero) * a_factor), low, high, y_zero);
+}
+
 const struct mo_qloops QLOOPS = {
     .product = {
 #if LANES == 8
@@ -288,5 +349,6 @@ const struct mo_qloops QLOOPS = {
 #endif
         .product = any_product,
     },
-    .finish = finish, .depth_block = BLOCK, .depthwise = depthwise,
+    .finish = finish, .depth_block = BLOCK, .depthwise = depthwise, .max = max_bytes,
+    .average = average, .binary = binary,
 };

@@ -86,12 +86,12 @@ static size_t saved_bytes(const struct mo_run *r, const struct mo_node *n)
     return p->kind == MO_POOL_MAX && r->options.train ? mo_run_out_elems(r, n, 0) : 0;
 }
 
-/* Bytes are pooled as floats. */
+/* Where the largest stand is looked for in floats. */
 static size_t scratch_bytes(const struct mo_run *r, const struct mo_node *n, bool backward)
 {
-    if (backward || !is_byte(r, n))
+    if (backward || !is_byte(r, n) || !mo_out(r->graph, n, 1))
         return 0;
-    return (mo_run_in_elems(r, n, 0) + mo_run_out_elems(r, n, 0)) * sizeof(float);
+    return mo_run_in_elems(r, n, 0) * sizeof(float);
 }
 
 /* Position of output element `flat` of a channels-last image, split into image, place and channel. */
@@ -164,25 +164,27 @@ static enum mopt_status give_indices(struct mo_run *r, const struct mo_node *n, 
     return is_ok ? MOPT_OK : mo_no_memory(r->ctx, n_in * sizeof *host, "the indices of MaxPool");
 }
 
+static enum mopt_status forward_bytes(struct mo_run *r, const struct mo_node *n, const struct mo_pool_desc *d)
+{
+    enum mo_dtype dtype = mo_in(r->graph, n, 0)->dtype;
+    r->be->qpool(r->dev, d, dtype == MO_I8, 0, 1, 0, mo_run_in(r, n, 0), mo_run_out(r, n, 0));
+    if (!mo_run_out(r, n, 1))
+        return MOPT_OK;
+    float *wide = mo_run_scratch(r, n);
+    r->be->cast(r->dev, (int)dtype, MO_F32, mo_run_in_elems(r, n, 0), mo_run_in(r, n, 0), wide);
+    return give_indices(r, n, d, wide);
+}
+
 static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
 {
     struct mo_pool_desc d = describe(r, n);
     const float *x = mo_run_in(r, n, 0);
-    float *y = mo_run_out(r, n, 0);
-    size_t n_in = mo_run_in_elems(r, n, 0), n_out = mo_run_out_elems(r, n, 0);
-    int dtype = (int)mo_in(r->graph, n, 0)->dtype;
-    if (!n_out)
+    if (!mo_run_out_elems(r, n, 0))
         return MOPT_OK;
-    if (is_byte(r, n)) {
-        float *wide = mo_run_scratch(r, n);
-        r->be->cast(r->dev, dtype, MO_F32, n_in, x, wide);
-        x = wide;
-        y = wide + n_in;
-    }
-    bool keeps = r->is_training && saved_bytes(r, n);
-    r->be->pool(r->dev, &d, x, y, keeps ? mo_run_saved(r, n) : NULL);
     if (is_byte(r, n))
-        r->be->cast(r->dev, MO_F32, dtype, n_out, y, mo_run_out(r, n, 0));
+        return forward_bytes(r, n, &d);
+    bool keeps = r->is_training && saved_bytes(r, n);
+    r->be->pool(r->dev, &d, x, mo_run_out(r, n, 0), keeps ? mo_run_saved(r, n) : NULL);
     return mo_run_out(r, n, 1) ? give_indices(r, n, &d, x) : MOPT_OK;
 }
 

@@ -1,8 +1,9 @@
 /* lower.c - from the user's graph to one that runs.
  *
  * Once for a run (the base): a private copy, cut at the wanted outputs, half
- * precision widened to float32, constants folded, and for inference
- * BatchNormalization and activations drawn into the convolutions. Once for each
+ * precision widened to float32, constants folded, and for inference quantized
+ * operators computed in integers (int8.c), BatchNormalization and activations
+ * drawn into the convolutions. Once for each
  * set of input shapes: a copy of that with shapes, shape arithmetic folded away,
  * images channels-last. Ids of values stay those of the user's graph; new values
  * come behind them. */
@@ -238,6 +239,10 @@ enum mopt_status mo_lower_base(struct mo_run *run, const struct mo_graph *g)
         MO_TRY(mo_params_take(run));
     MO_TRY(mo_infer(run->ctx, base, NULL, 0));
     MO_TRY(align_operands(run, base));
+    if (!run->options.train && !run->options.keep_names) {
+        MO_TRY(mo_fold(run->ctx, base, FOLD_CAP_BYTES, false));
+        MO_TRY(mo_int8_base(run->ctx, base));
+    }
     MO_TRY(fold(run, base));
     if (!run->options.train && !run->options.keep_names)
         MO_TRY(mo_fuse_base(run->ctx, base));

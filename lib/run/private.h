@@ -106,6 +106,8 @@ struct mo_run_private {
 MOPT_MUST_CHECK enum mopt_status mo_lower_base(struct mo_run *run, const struct mo_graph *g);
 MOPT_MUST_CHECK enum mopt_status mo_lower_shapes(struct mo_run *run, struct mo_plan *plan,
                                                  const struct mo_shape *shapes);
+/* int8.c: what lies between DequantizeLinear and QuantizeLinear, in integers. */
+MOPT_MUST_CHECK enum mopt_status mo_int8_base(struct mopt_ctx *ctx, struct mo_graph *g);
 /* fold.c: mo_fold_constants; with_quantized: DequantizeLinear of constants too, which a file must keep. */
 MOPT_MUST_CHECK enum mopt_status mo_fold(struct mopt_ctx *ctx, struct mo_graph *g, size_t cap_bytes, size_t *left_bytes,
                                          bool with_quantized);

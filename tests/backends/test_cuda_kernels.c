@@ -416,6 +416,16 @@ static void case_conv_int8(struct bench *b)
     result_typed(b, 6, y, n_y);
 }
 
+static void case_lookup(struct bench *b)
+{
+    size_t n = (size_t)pick(b, 1, 70000);
+    uint8_t list[256], *x = typed(b, 2, n), *y = typed(b, 2, n);
+    for (size_t i = 0; i < sizeof list; i++)
+        list[i] = (uint8_t)pick(b, 0, 255);
+    b->be->lookup(b->dev, n, list, x, y);
+    result_typed(b, 2, y, n);
+}
+
 static void case_quantize(struct bench *b)
 {
     static const int types[] = { 2, 3, 4, 5, 21, 22, 25, 26 };
@@ -456,7 +466,7 @@ static const struct { const char *names; void (*run)(struct bench *); } cases[] 
     { "gather_nd scatter_nd", case_gather_nd }, { "resample resample_grad", case_resample }, { "arange", case_arange },
     { "one_hot", case_one_hot }, { "trilu", case_trilu }, { "classify", case_classify }, { "nonzero", case_nonzero },
     { "reduce reduce_grad", case_reduce }, { "argmax topk", case_argmax }, { "cumsum", case_cumsum },
-    { "gemm_int8", case_gemm_int8 }, { "conv_int8", case_conv_int8 },
+    { "gemm_int8", case_gemm_int8 }, { "conv_int8", case_conv_int8 }, { "lookup", case_lookup },
     { "quantize dequantize quantize_grad", case_quantize }, { "range histogram", case_range },
 };
 

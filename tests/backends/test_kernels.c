@@ -195,6 +195,54 @@ static void case_qconv(struct bench *b)
     free(w), free(x), free(zero), free(bias), free(factor), free(offset);
 }
 
+static void case_qpool(struct bench *b)
+{
+    struct mo_conv_desc c = random_conv(b);
+    struct mo_pool_desc d = { .kind = (enum mo_pool_kind)pick(b, 0, 2), .n_spatial = c.n_spatial, .batch = c.batch,
+                              .channels = pick(b, 0, 3) ? c.in_channels : 200 };
+    memcpy(d.in, c.in, sizeof d.in);
+    memcpy(d.out, c.out, sizeof d.out);
+    memcpy(d.kernel, c.kernel, sizeof d.kernel);
+    memcpy(d.stride, c.stride, sizeof d.stride);
+    memcpy(d.dilation, c.dilation, sizeof d.dilation);
+    memcpy(d.pad_begin, c.pad_begin, sizeof d.pad_begin);
+    memcpy(d.pad_end, c.pad_end, sizeof d.pad_end);
+    size_t n_x = (size_t)(d.batch * d.channels) * pixels(d.in), n_y = (size_t)(d.batch * d.channels) * pixels(d.out);
+    uint8_t *x = random_bytes(b, n_x);
+    const void *x_at = table(b, x, n_x);
+    uint8_t *y = table(b, NULL, n_y);
+    bool is_signed = pick(b, 0, 1);
+    int32_t low = is_signed ? -128 : 0;
+    b->be->qpool(b->dev, &d, is_signed, low + (int32_t)pick(b, 0, 255), 0.3f + mo_rng_float(&b->rng),
+                 low + (int32_t)pick(b, 0, 255), x_at, y);
+    result_bytes(b, y, n_y);
+    free(x);
+}
+
+/* Dense, a number for each channel, one number, and whole rows repeated. */
+static void case_qbinary(struct bench *b)
+{
+    int64_t dims[2] = { pick(b, 1, 60), pick(b, 1, 200) }, strides[2][2];
+    for (int k = 0; k < 2; k++) {
+        int kind = (int)pick(b, 0, 4);
+        strides[k][0] = kind == 1 || kind == 2 ? 0 : kind == 3 ? 1 : dims[1];
+        strides[k][1] = kind == 2 || kind == 3 ? 0 : 1;
+    }
+    size_t n = (size_t)(dims[0] * dims[1]);
+    uint8_t *a = random_bytes(b, n), *c = random_bytes(b, n), *y = table(b, NULL, n);
+    struct mo_qbinary p = { .f = pick(b, 0, 1) ? MO_ADD : MO_MUL, .a_signed = pick(b, 0, 1), .b_signed = pick(b, 0, 1),
+                            .y_zero = (int32_t)pick(b, 0, 255), .y_low = (int32_t)pick(b, 0, 100),
+                            .y_high = (int32_t)pick(b, 150, 255) };
+    p.a_zero = (int32_t)pick(b, 0, 255) - (p.a_signed ? 128 : 0);
+    p.b_zero = (int32_t)pick(b, 0, 255) - (p.b_signed ? 128 : 0);
+    p.a_factor = (p.f == MO_ADD ? 0.5f : 0.01f) * mo_rng_float(&b->rng);
+    p.b_factor = mo_rng_float(&b->rng);
+    const void *a_at = table(b, a, n), *c_at = table(b, c, n);
+    b->be->qbinary(b->dev, &p, 2, dims, strides[0], strides[1], a_at, c_at, y);
+    result_bytes(b, y, n);
+    free(a), free(c);
+}
+
 static void conv_gradient(struct bench *b, bool of_input)
 {
     struct mo_conv_desc d = random_conv(b);
@@ -506,7 +554,7 @@ static const struct { const char *name; void (*run)(struct bench *); } cases[] =
     CASE(batchnorm_stats), CASE(batchnorm), CASE(batchnorm_grad), CASE(axpy), CASE(sgd_step), CASE(adam_step),
     CASE(rmsprop_step), CASE(sum_squares), CASE(unary), CASE(unary_grad), CASE(softmax), CASE(softmax_grad),
     CASE(layernorm), CASE(layernorm_grad), CASE(dropout), CASE(dropout_grad), CASE(gemm_csr), CASE(gemm_csr_grad),
-    { "conv_pack", case_conv }, CASE(qconv), { "qconv (more)", case_qconv }, { "qconv (and more)", case_qconv },
+    { "conv_pack", case_conv }, CASE(qpool), CASE(qbinary), CASE(qconv), { "qconv (more)", case_qconv }, { "qconv (and more)", case_qconv },
 };
 
 START_TEST(every_kernel_has_a_case)
