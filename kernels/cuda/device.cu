@@ -208,7 +208,8 @@ static const struct mo_backend table = {
     .name = "cuda", .open = mo_cuda_open, .close = mo_cuda_close, .describe = mo_cuda_describe, .alloc = mo_cuda_alloc,
     .free = mo_cuda_free, .upload = mo_cuda_upload, .download = mo_cuda_download, .sync = mo_cuda_sync,
     .is_host = false, .conv_new = mo_cuda_conv_new, .conv_free = mo_cuda_conv_free,
-    .conv_scratch_bytes = mo_cuda_conv_scratch_bytes,
+    .conv_scratch_bytes = mo_cuda_conv_scratch_bytes, .qconv_new = mo_cuda_qconv_new,
+    .qconv_free = mo_cuda_qconv_free, .qconv_scratch_bytes = mo_cuda_qconv_scratch_bytes,
 #define MO_KERNEL(name, args) .name = mo_cuda_##name,
 #include "kernels/kernels.def"
 #undef MO_KERNEL

@@ -18,6 +18,9 @@ extern "C" {
 struct mo_conv *mo_cuda_conv_new(struct mo_device *dev, const struct mo_conv_desc *desc);
 void mo_cuda_conv_free(struct mo_device *dev, struct mo_conv *conv);
 size_t mo_cuda_conv_scratch_bytes(const struct mo_conv *conv, bool backward);
+struct mo_qconv *mo_cuda_qconv_new(struct mo_device *dev, const struct mo_qconv_desc *desc);
+void mo_cuda_qconv_free(struct mo_device *dev, struct mo_qconv *q);
+size_t mo_cuda_qconv_scratch_bytes(const struct mo_qconv *q);
 struct mo_device *mo_cuda_open(int index, int n_threads, char *why, size_t why_bytes);
 void mo_cuda_close(struct mo_device *dev);
 const char *mo_cuda_describe(struct mo_device *dev);
