@@ -240,7 +240,7 @@ enum mopt_status mo_lower_base(struct mo_run *run, const struct mo_graph *g)
     MO_TRY(mo_infer(run->ctx, base, NULL, 0));
     MO_TRY(align_operands(run, base));
     if (!run->options.train && !run->options.keep_names) {
-        MO_TRY(mo_fold(run->ctx, base, FOLD_CAP_BYTES, false));
+        MO_TRY(mo_fold(run->ctx, base, FOLD_CAP_BYTES, NULL, false));
         MO_TRY(mo_int8_base(run->ctx, base));
     }
     MO_TRY(fold(run, base));
