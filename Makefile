@@ -37,7 +37,7 @@ OPT := $(if $(filter 1,$(DEBUG)),-O0,-O2)
 CPPFLAGS += -I. -Ilib -I$(G) -D_GNU_SOURCE -DMOPT_WITH_CUDA=$(WITH_CUDA)
 CFLAGS += -std=c11 $(OPT) -g -fPIC -fvisibility=hidden -ffp-contract=off -fno-math-errno -fno-trapping-math $(WARN)
 ifneq ($(SAN),)
-  CFLAGS  += -fsanitize=$(SAN) -fno-omit-frame-pointer
+  CFLAGS  += -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer
   LDFLAGS += -fsanitize=$(SAN)
 endif
 VERSION := $(shell sed -n 's/.*MOPT_VERSION "\(.*\)"/\1/p' lib/mopt.h)
@@ -161,11 +161,18 @@ results: $(B)/mopt mopt ## every number of docs/RESULTS.md again (hours)
 bench: $(B)/mopt mopt ## speed beside PyTorch and ONNX Runtime (installs them into build/venv-bench)
 	@tests/bench/bench.sh
 
-# Fuzzing: clang's libFuzzer, one program a target. T=onnx TIME=60
+# Fuzzing: clang's libFuzzer, one program a target, in a build folder of its own.
 FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 TIME ?= 60
 fuzz: ## fuzz the readers (T=target TIME=seconds)
 	@tests/fuzz/run.sh "$(if $(T),$(T),$(FUZZ))" $(TIME)
+
+# What run.sh builds with CC=clang SAN=fuzzer-no-link,address,undefined. Files that a target reads by path lie in memory.
+$(B)/tests/fuzz/%.o: CPPFLAGS += -DFUZZ_IN_MEMORY
+$(B)/fuzz_%: $(B)/tests/fuzz/fuzz_%.o $(B)/tests/fuzz/memory_files.o $(B)/libmopt.a
+	$(CC) $(LDFLAGS) -fsanitize=fuzzer -Wl,--wrap=mo_blob_open -o $@ $^ $(LIBS)
+fuzz-programs: $(FUZZ:%=$(B)/fuzz_%)
+.PRECIOUS: $(B)/tests/fuzz/%.o
 
 man: $(B)/mopt.1 ## the manual page, from the option tables
 $(B)/mopt.1: $(B)/mopt tools/man.sh
@@ -190,6 +197,7 @@ clean: ## remove everything built
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
-.PHONY: all lib shared deps demo check test lint results bench fuzz man install clean help
+FUZZ_DEPS := $(wildcard $(B)/tests/fuzz/*.d)
+.PHONY: all lib shared deps demo check test lint results bench fuzz fuzz-programs man install clean help
 
--include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(TEST_OBJ:.o=.d) $(CU_OBJ:.o=.d)
+-include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(TEST_OBJ:.o=.d) $(CU_OBJ:.o=.d) $(FUZZ_DEPS)

@@ -21,6 +21,9 @@ MOPT_MUST_CHECK enum mopt_status mo_tensor_file_read(struct mopt_ctx *ctx, const
 MOPT_MUST_CHECK enum mopt_status mo_tensor_file_write(struct mopt_ctx *ctx, const char *path,
                                                       const struct mo_host_tensor *tensor, bool overwrite);
 
+/* recipe_json.c */
+MOPT_MUST_CHECK enum mopt_status mo_recipe_parse(struct mopt_ctx *ctx, const char *json, struct mopt_recipe **recipe);
+
 /* report_json.c */
 MOPT_MUST_CHECK enum mopt_status mo_read_report(struct mopt_ctx *ctx, const char *path, struct mopt_report **report);
 MOPT_MUST_CHECK enum mopt_status mo_report_parse(struct mopt_ctx *ctx, const char *json, struct mopt_report **report);

@@ -80,7 +80,7 @@ static enum mopt_status read_recipe(struct mopt_ctx *ctx, struct mopt_recipe *re
     return MOPT_OK;
 }
 
-static enum mopt_status parse(struct mopt_ctx *ctx, const char *text, struct mopt_recipe **recipe)
+enum mopt_status mo_recipe_parse(struct mopt_ctx *ctx, const char *text, struct mopt_recipe **recipe)
 {
     MO_TRY(mopt_recipe_new(ctx, recipe));
     const char *end = NULL;
@@ -108,7 +108,7 @@ enum mopt_status mopt_recipe_read(struct mopt_ctx *ctx, const char *path, struct
     size_t n;
     *recipe = NULL;
     MO_TRY(mopt_file_read(ctx, path, &text, &n));
-    enum mopt_status s = parse(ctx, text, recipe);
+    enum mopt_status s = mo_recipe_parse(ctx, text, recipe);
     mo_mem_free(text);
     if (s)
         mo_blame(ctx, "recipe '%s'", path);
@@ -148,7 +148,7 @@ enum mopt_status mopt_recipe_resume(struct mopt_ctx *ctx, const char *path, stru
     *model_path = NULL;
     MO_TRY(mo_checkpoint_read(ctx, path, &c));
     char *text = part_text(c, "recipe"), *model = part_text(c, "model");
-    enum mopt_status s = text && model ? parse(ctx, text, recipe)
+    enum mopt_status s = text && model ? mo_recipe_parse(ctx, text, recipe)
                                        : mo_fail(ctx, MOPT_DATA, "the checkpoint does not say what it belongs to");
     if (!s)
         s = resume_step(ctx, c, path, *recipe);

@@ -10,6 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define __SANITIZE_ADDRESS__ 1          /* clang says it in its own way */
+#endif
+#endif
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 #define POISON(mem, n) __asan_poison_memory_region(mem, n)
@@ -57,6 +62,7 @@ void *mo_mem_new(size_t count, size_t elem_bytes)
         return NULL;
     uintptr_t at = ((uintptr_t)raw + sizeof(void *) + MO_ALIGN_BYTES - 1) & ~(uintptr_t)(MO_ALIGN_BYTES - 1);
     ((void **)at)[-1] = raw;
+    POISON((char *)at + bytes, (size_t)(raw + bytes + MO_ALIGN_BYTES + sizeof(void *) - ((char *)at + bytes)));
     return (void *)at;
 }
 

@@ -1,7 +1,6 @@
 /* Any bytes as a table; the first byte chooses the keys, and whether the table before a zero byte gives the schema. */
 #include "tests/fuzz/source_fuzz.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     static const char *const specs[] = {"csv:%s", "csv:%s,label=0,header=1", "csv:%s,target=regression,categorical=0",

@@ -2,10 +2,10 @@
 #include <stdlib.h>
 
 #include "formats/image_decode.h"
+#include "tests/fuzz/fuzz.h"
 
 enum { FUZZ_MAX_PIXELS = 1 << 18 };
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     struct mo_sample_buffer buffer = {0};

@@ -3,8 +3,8 @@
 
 #include "formats/formats.h"
 #include "lib/graph/graph.h"
+#include "tests/fuzz/fuzz.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     struct mopt_ctx *ctx = mopt_open("cpu", 1);

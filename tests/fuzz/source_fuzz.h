@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include "formats/sources.h"
+#include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/memory_files.h"
 
 enum { FUZZ_MAX_SAMPLES = 64 };
 
@@ -42,19 +44,15 @@ static inline void fuzz_read(struct mo_source *source)
     mo_mem_free(buffer.mem);
 }
 
-/* format: "csv:%s" with the path put in, perhaps twice. schema: may be NULL. */
-static inline void fuzz_source(const char *format, const char *schema, const uint8_t *data, size_t n)
+/* Opens the path's parts with the format. spec: "csv:%s" with the path put in, perhaps twice. */
+static inline void fuzz_parts(const char *spec, const char *path, const char *schema)
 {
     struct mopt_ctx ctx = {.max_memory_bytes = 64 << 20, .n_threads = 1};
-    int fd = memfd_create("fuzz", 0);
-    if (fd < 0 || (n && write(fd, data, n) != (ssize_t)n))
-        abort();
     for (int part = MO_PART_TRAIN; part <= MO_PART_TEST; part++) {
         struct mo_source *source = NULL;
-        char path[64], spec[256];
-        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-        snprintf(spec, sizeof spec, format, path, path);
-        if (mo_source_open(&ctx, spec, (enum mo_part)part, schema, &source)) {
+        char text[256];
+        snprintf(text, sizeof text, spec, path, path);
+        if (mo_source_open(&ctx, text, (enum mo_part)part, schema, &source)) {
             if (!ctx.error[0] || source)
                 abort();
         } else if (source) {
@@ -63,7 +61,29 @@ static inline void fuzz_source(const char *format, const char *schema, const uin
         }
         mopt_clear(&ctx);
     }
+}
+
+/* For formats that ask the system about the path. */
+static inline void fuzz_source_file(const char *spec, const char *schema, const uint8_t *data, size_t n)
+{
+    char path[64];
+    int fd = memfd_create("fuzz", 0);
+    if (fd < 0 || (n && write(fd, data, n) != (ssize_t)n))
+        abort();
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    fuzz_parts(spec, path, schema);
     close(fd);
+}
+
+/* schema: may be NULL. */
+static inline void fuzz_source(const char *spec, const char *schema, const uint8_t *data, size_t n)
+{
+#ifdef FUZZ_IN_MEMORY
+    fuzz_memory_file(0, data, n);
+    fuzz_parts(spec, FUZZ_MEMORY_FILE "0", schema);
+#else
+    fuzz_source_file(spec, schema, data, n);
+#endif
 }
 
 #endif

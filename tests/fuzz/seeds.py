@@ -1,0 +1,256 @@
+#!/usr/bin/env python3
+"""Writes tests/fuzz/corpus: small sound files of every format that a fuzz target reads, and a few that are nearly sound.
+
+    tests/fuzz/seeds.py        (the standard library alone)
+"""
+import gzip, io, json, os, struct, zipfile, zlib
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "corpus")
+
+
+def put(target, name, data):
+    folder = os.path.join(ROOT, target)
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, name), "wb") as f:
+        f.write(data.encode() if isinstance(data, str) else data)
+
+
+# ---- protobuf, by hand
+
+def varint(x):
+    out = b""
+    x &= (1 << 64) - 1
+    while x >= 0x80:
+        out += bytes([x & 0x7F | 0x80])
+        x >>= 7
+    return out + bytes([x])
+
+
+def number(field, x):
+    return varint(field << 3) + varint(x)
+
+
+def blob(field, data):
+    data = data.encode() if isinstance(data, str) else data
+    return varint(field << 3 | 2) + varint(len(data)) + data
+
+
+def single(field, x):
+    return varint(field << 3 | 5) + struct.pack("<f", x)
+
+
+F32, U8, I8, I32, I64, TEXT, BOOL, F16 = 1, 2, 3, 6, 7, 8, 9, 10
+
+
+def tensor(name, dtype, dims, raw=None, extra=b""):
+    data = b"".join(number(1, d) for d in dims) + number(2, dtype) + blob(8, name) + extra
+    return data + (blob(9, raw) if raw is not None else b"")
+
+
+def floats(*x):
+    return struct.pack("<%df" % len(x), *x)
+
+
+def longs(*x):
+    return struct.pack("<%dq" % len(x), *x)
+
+
+def value(name, dtype, dims):
+    shape = b"".join(blob(1, blob(2, d) if isinstance(d, str) else number(1, d)) for d in dims)
+    return blob(1, name) + blob(2, blob(1, number(1, dtype) + blob(2, shape)))
+
+
+def attr(name, x):
+    if isinstance(x, int):
+        return blob(1, name) + number(3, x) + number(20, 2)
+    if isinstance(x, float):
+        return blob(1, name) + single(2, x) + number(20, 1)
+    if isinstance(x, str):
+        return blob(1, name) + blob(4, x) + number(20, 3)
+    if isinstance(x, list):
+        return blob(1, name) + b"".join(number(8, i) for i in x) + number(20, 7)
+    kind, data = x
+    return blob(1, name) + (blob(5, data) + number(20, 4) if kind == "tensor" else blob(6, data) + number(20, 5))
+
+
+def node(op, inputs, outputs, domain="", **attrs):
+    data = b"".join(blob(1, i) for i in inputs) + b"".join(blob(2, o) for o in outputs) + blob(4, op)
+    data += b"".join(blob(5, attr(k, v)) for k, v in attrs.items())
+    return data + (blob(7, domain) if domain else b"")
+
+
+def graph(nodes, inputs, outputs, initializers=()):
+    return (b"".join(blob(1, n) for n in nodes) + blob(2, "g") + b"".join(blob(5, t) for t in initializers) +
+            b"".join(blob(11, i) for i in inputs) + b"".join(blob(12, o) for o in outputs))
+
+
+def model(g, opset=17, functions=(), metadata=()):
+    data = number(1, 8) + blob(7, g) + blob(8, number(2, opset))
+    for key, text in metadata:
+        data += blob(14, blob(1, key) + blob(2, text))
+    return data + b"".join(blob(25, f) for f in functions)
+
+
+# ---- the formats
+
+def idx(dims, data):
+    return bytes([0, 0, 8, len(dims)]) + b"".join(struct.pack(">I", d) for d in dims) + data
+
+
+def npy(descr, shape, data, fortran=False):
+    head = "{'descr': %r, 'fortran_order': %s, 'shape': %s, }" % (descr, fortran, tuple(shape))
+    head += " " * (63 - (len(head) + 10) % 64) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head.encode() + data
+
+
+def npz(method, **arrays):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as z:
+        for name, data in arrays.items():
+            z.writestr(zipfile.ZipInfo(name + ".npy", (2020, 1, 1, 0, 0, 0)), data, method)
+    return out.getvalue()
+
+
+def png(width, height, color, rows):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, color, 0, 0, 0)) +
+            chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
+
+# 8x8, grey, progressive; other sizes and forms are what the fuzzer makes of it
+JPEG = bytes.fromhex(
+    "ffd8ffe000104a46494600010100000100010000ffdb004300100b0c0e0c0a100e0d0e1211101318281a181616183123251d283a333d3c"
+    "3933383740485c4e404457453738506d51575f626768673e4d71797064785c656763ffc2000b080008000801011100ffc4001400010000"
+    "0000000000000000000000000004ffda000801010000000137ffc400161000030000000000000000000000000000000104ffda00080101"
+    "00010502531fffc40014100100000000000000000000000000000000ffda0008010100063f027fffc40015100101000000000000000000"
+    "00000000000061ffda0008010100013f2183ffda0008010100000010ff00ffc4001610000300000000000000000000000000000001f0ff"
+    "da0008010100013f10aa3fffd9")
+
+
+def checkpoint(parts):
+    def up(n):
+        return (n + 63) // 64 * 64
+    at = up(40 + 40 * len(parts))
+    table, body = b"", b""
+    for name, data in parts:
+        table += name.encode().ljust(24, b"\0") + struct.pack("<QQ", at, len(data))
+        body += data.ljust(up(len(data)), b"\0")
+        at += up(len(data))
+    body = (struct.pack("<Q", len(parts)) + table).ljust(up(40 + 40 * len(parts)) - 32, b"\0") + body
+    h = 0xCBF29CE484222325
+    for b in body:
+        h = (h ^ b) * 0x100000001B3 & (1 << 64) - 1
+    return b"mopt-ck1" + struct.pack("<IIQQ", 1, 0x01020304, at, h) + body
+
+
+def data_files():
+    put("idx", "images", idx([2, 2, 3], bytes(range(12))))
+    put("idx", "rgb.gz", gzip.compress(idx([2, 2, 2, 3], bytes(range(24))), mtime=0))
+    put("idx", "labels", idx([3], bytes([0, 1, 2])))
+    put("cifar", "one", bytes([7]) + bytes(3072))
+    put("cifar", "hundred", bytes([1, 9]) + bytes(3072))
+    put("csv", "quoted", b"\0age,job,pay\n1,\"a \"\"b\"\"\",yes\r\n?,c,no\n3.5,,yes\n\n")
+    put("csv", "header", b"\1y;x\n1;2\n0;5e-3\n")
+    put("csv", "regression", b"\2a,1.5\nb,-2\na,3e4\n")
+    put("csv", "tabs", b"\0031\t2\tx\n2\t3\ty\n")
+    put("csv", "schema", SCHEMA_CSV + "\0001,no,u\n?,yes,w\n3,yes,?\n")
+    put("npy", "ints", npy("<i4", [2, 1], struct.pack("<2i", 1, 2), True))
+    put("npy", "images", npy("|u1", [2, 2, 2], bytes(8)))
+    put("npy", "floats", npy("<f8", [2, 3], bytes(48)))
+    x, y = npy("<f4", [3, 2], floats(1, 2, 3, 4, 5, 6)), npy("<i8", [3], longs(0, 1, 0))
+    put("npy", "stored.npz", npz(zipfile.ZIP_STORED, x=x, y=y))
+    put("npy", "deflated.npz", npz(zipfile.ZIP_DEFLATED, x_train=x, y_train=y, x_test=x, y_test=y))
+    put("svmlight", "classes", b"\0+1 1:0.5 3:-2 # c\n-1 qid:7 2:1e2\r\n+1\n")
+    put("svmlight", "from-zero", b"\0011 0:1 4:2\n0 2:3\n")
+    put("svmlight", "values", b"\0020.25 0:1 7:2\n-3e5 4:4\n")
+    put("image", "progressive.jpg", JPEG)
+    put("image", "grey.png", png(8, 8, 0, bytes(9 * 8)))
+    put("image", "rgb.png", png(3, 2, 2, (b"\0" + bytes(9)) * 2))
+    put("image", "palette.png", png(2, 2, 4, (b"\0" + bytes(4)) * 2))
+
+
+def tensor_files():
+    cases = {
+        "floats": tensor("x", F32, [2, 2], floats(1, 2, 3, 4)),
+        "packed": tensor("x", F32, [2], None, blob(4, floats(1, 2))),
+        "one-by-one": tensor("x", I64, [2], None, number(7, 5) + number(7, 2**64 - 1)),
+        "ints": tensor("x", I32, [3], None, blob(5, varint(1) + varint(2) + varint(300))),
+        "halves": tensor("x", F16, [2], None, blob(5, varint(0x3C00) + varint(0x4000))),
+        "nibbles": tensor("x", 22, [3], b"\x98\x01"),
+        "texts": tensor("x", TEXT, [2], None, blob(6, "ab") + blob(6, "")),
+        "empty": tensor("x", F32, [0, 3], b""),
+        "doubles": tensor("x", 11, [1], None, blob(10, struct.pack("<d", 0.5))),
+        "unsigned": tensor("x", 13, [2], None, blob(11, varint(2**64 - 1) + varint(1))),
+    }
+    for name, data in cases.items():
+        put("tensor", name, data)
+        put("testdata", name, data + b"\xff\xff" + tensor("y", F32, [2, 1], floats(1, 2)))
+    put("tensor", "array.npy", npy("<f2", [2], b"\0\x3c\0\x40"))
+    put("tensor", "scalar.npy", npy("<i8", [], longs(7)))
+
+    def external(*pairs):
+        return number(14, 1) + b"".join(blob(13, blob(1, k) + blob(2, v)) for k, v in pairs)
+    for name, place in {
+        "whole": [("location", "d"), ("offset", "0"), ("length", "16")],
+        "offset": [("location", "sub/d"), ("offset", "48")],
+        "link": [("location", "in"), ("length", "16"), ("checksum", "ab")],
+        "link-out": [("location", "out")],
+        "up": [("location", "up/d")],
+        "dots": [("location", "sub/../../d")],
+        "root": [("location", "/etc/passwd")],
+        "beyond": [("location", "d"), ("offset", "18446744073709551600"), ("length", "16")],
+        "negative": [("location", "d"), ("offset", "-8")],
+        "folder": [("location", "sub")],
+        "nothing": [],
+    }.items():
+        put("external", name, tensor("w", F32, [4], None, external(*place)))
+
+
+SCHEMA_CSV = ('{"format":"csv","label":1,"target":"classes","plain":false,"classes":["no","yes"],'
+              '"columns":[{"name":"a","mean":2},{"name":"b"},{"name":"c","words":["","u","v"]}]}')
+
+
+def texts():
+    put("schema", "csv", SCHEMA_CSV)
+    put("schema", "imagefolder", '{"format":"imagefolder","classes":["cat","dog"]}')
+    put("schema", "more-classes", '{"format":"imagefolder","classes":["ant","cat","dog"]}')
+    put("schema", "svmlight", '{"format":"svmlight","columns":4,"classes":[-1,1]}')
+    put("recipe", "list", '[{"pass":"prune","amount":0.5},{"verb":"simplify"}]')
+    put("recipe", "object", json.dumps({"mopt": 1, "seed": 7, "data": "idx:D", "threads": 1, "passes": [
+        {"pass": "prune", "amount": "50%", "structured": True, "only": ["conv*", "fc"], "epochs": 4},
+        {"pass": "quantize", "weight-only": "int8"}, {"pass": "train", "lr": 0.01, "optimizer": "sgd"}]}))
+    put("recipe", "gates", '{"steps":[{"pass":"eval"}],"data":"csv:a","max-drop":"0.5%","min-accuracy":0.9,'
+                           '"set":["a=int4","b=float"]}')
+    put("create", "family", '{"family":"lenet5","input":[1,28,28],"classes":10,"name":"n"}')
+    put("create", "mlp", '{"family":"mlp","input":[4],"layers":[4,3,2]}')
+    put("create", "chain", json.dumps({"input": [1, 8, 8], "layers": [
+        {"type": "conv", "out": 2, "kernel": 3, "pad": [1, 1]}, {"type": "batchnorm"}, {"type": "relu"},
+        {"type": "residual", "layers": [{"type": "conv", "out": 2, "kernel": 1, "bias": False}],
+         "shortcut": [{"type": "conv", "out": 2, "kernel": 1}]},
+        {"type": "maxpool", "kernel": 2, "stride": 2}, {"type": "flatten"}, {"type": "dropout", "rate": 0.5},
+        {"type": "linear", "out": 3, "name": "fc"}]}))
+    put("create", "transformer", '{"family":"transformer","input":[4,8],"classes":2,"width":0.1}')
+    put("report", "train", json.dumps({
+        "mopt": "0.1.0", "schema": 1, "verb": "train", "status": "ok", "model": "a<b>.onnx",
+        "before": {"parameters": 10, "macs": None, "bytes": 40}, "after": {"metrics": {"accuracy": 0.5, "n": 10}},
+        "epochs": [{"epoch": 1, "loss": 1.5, "accuracy": 0.25}, {"epoch": 2, "loss": 0.5}],
+        "gates": [{"gate": "max-drop", "limit": 0.1, "value": 0.2, "verdict": "failed"}],
+        "audit": [{"name": "w", "action": "int8"}], "files": [{"role": "input", "name": "x", "bytes": 3}]}))
+    put("report", "bench", '{"verb":"bench","models":[{"name":"a","latency_ms":{"mean":1.5,"median":1,"p99":9}},'
+                           '{"name":"b","latency_ms":{"mean":2},"ratio":1.2}]}')
+    put("report", "odd", '{"a":[[],{},[1e400,-0.0,"\\u0000","\\ud83d\\ude00"]],"a":true,"":null}')
+    put("transform", "image", "rotate=15,random-resized-crop=8,hflip,normalize=imagenet")
+    put("transform", "settled", "resize=4x5,center-crop=3,scale=1/255,standardize=channel/0.5:0.5:0.5/1:2:3")
+    put("transform", "values", "minmax=feature/0:1:2:3/1:1:2:2")
+    put("transform", "all", "pad-crop=1,vflip=0.5,color-jitter=0.1:0.2,translate=0.1,random-scale=0.8:1.2,grey,rgb,bgr")
+    recipe = '{"mopt":1,"seed":1,"data":"idx:D","passes":[{"pass":"train","epochs":2}]}'
+    put("checkpoint", "run", checkpoint([("weights", floats(1, 2)), ("model", b"m.onnx"), ("recipe", recipe.encode()),
+                                         ("step", struct.pack("<Q", 0)), ("settings", b"seed=1\n")]))
+    put("checkpoint", "no-recipe", checkpoint([("weights", floats(1))]))
+
+
+data_files()
+tensor_files()
+texts()
