@@ -10,7 +10,7 @@ NVCC    ?= nvcc
 SAN     ?=
 DEBUG   ?= 0
 PREFIX  ?= /usr/local
-ARCH    := $(shell $(CC) -dumpmachine)
+ARCH    := $(subst -pc-,-,$(shell $(CC) -dumpmachine))
 OPENBLAS ?= /usr/lib/$(ARCH:x86_64-linux-gnu=x86_64-linux-gnu)/openblas-serial/libopenblas.a
 
 HAVE_NVCC := $(shell command -v $(NVCC) 2>/dev/null)
@@ -127,6 +127,13 @@ $(B)/gen/suites.o: $(G)/suites.c
 $(B)/check: $(TEST_OBJ) $(B)/libmopt.a
 	$(CC) $(LDFLAGS) -o $@ $(TEST_OBJ) $(B)/libmopt.a $(LIBS) -lcheck -lsubunit -lrt
 
+# The program with a malloc that can fail: tests/torture/torture.c.
+$(B)/torture-main.o: cmd/main.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -Dmain=mopt_main -Wno-missing-prototypes -MMD -MP -c -o $@ $<
+$(B)/torture: $(B)/tests/torture/torture.o $(B)/torture-main.o $(filter-out %/main.o,$(CMD_OBJ)) $(B)/libmopt.a
+	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+
 lib: $(B)/libmopt.a ## build the static library only
 
 shared: $(B)/libmopt.so ## build the shared library
@@ -149,8 +156,8 @@ check: ## install what tests need, build, lint, run every test
 # Python packages that tests compare with; nothing of them is part of mopt.
 VENV := build/venv
 
-test: $(B)/check $(B)/mopt mopt $(PLUGIN) ## run the tests as built (T=pattern: matching suites only)
-	@CK_TIMEOUT_MULTIPLIER=10 MOPT_BIN=$(abspath $(B)/mopt) MOPT_PYTHON=$(abspath $(VENV))/bin/python MOPT_T='$(T)' $(B)/check
+test: $(B)/check $(B)/torture $(B)/mopt mopt $(PLUGIN) ## run the tests as built (T=pattern: matching suites only)
+	@CK_TIMEOUT_MULTIPLIER=10 MOPT_BIN=$(abspath $(B)/mopt) MOPT_TORTURE=$(abspath $(B)/torture) MOPT_PYTHON=$(abspath $(VENV))/bin/python MOPT_T='$(T)' $(B)/check
 
 lint: ## the rules of docs/ARCHITECTURE.md that a script can read
 	@tests/lint.sh
@@ -200,4 +207,4 @@ help: ## this list
 FUZZ_DEPS := $(wildcard $(B)/tests/fuzz/*.d)
 .PHONY: all lib shared deps demo check test lint results bench fuzz fuzz-programs man install clean help
 
--include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(TEST_OBJ:.o=.d) $(CU_OBJ:.o=.d) $(FUZZ_DEPS)
+-include $(B)/tests/torture/torture.d $(B)/torture-main.d $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(TEST_OBJ:.o=.d) $(CU_OBJ:.o=.d) $(FUZZ_DEPS)

@@ -17,9 +17,8 @@
 
 /* ---- memory -------------------------------------------------------------- */
 
-/* All heap memory of the library comes through these three, so that a test can
- * fail each allocation in turn (MOPT_FAIL_ALLOC=n fails the n-th and all later
- * ones... see mem.c). 64-byte aligned. NULL when there is none; zeroed. */
+/* All heap memory of the library comes through these three. 64-byte aligned. NULL when
+ * there is none; zeroed. (tests/torture fails each allocation of each verb in turn.) */
 void *mo_mem_new(size_t count, size_t elem_bytes);      /* count * elem_bytes is checked for overflow */
 void *mo_mem_grow(void *old, size_t old_bytes, size_t new_bytes);  /* old is freed on success, kept on NULL */
 void mo_mem_free(void *mem);

@@ -1,8 +1,4 @@
-/* mem.c - heap memory and arenas.
- *
- * MOPT_FAIL_ALLOC=n in the environment makes the n-th allocation and all after
- * it fail; the torture test counts n up until a run succeeds. The counter is
- * the library's one mutable global: it must see every allocation of the process. */
+/* mem.c - heap memory and arenas. */
 #include "lib/base/base.h"
 
 #include <stdarg.h>
@@ -26,25 +22,6 @@
 #define GAP_BYTES 0
 #endif
 
-enum { FAIL_UNREAD = -2, FAIL_OFF = -1 };
-
-static bool must_fail(void)
-{
-    static atomic_llong left = FAIL_UNREAD;
-    long long n = atomic_load(&left);
-    if (n == FAIL_OFF)
-        return false;
-    if (n == FAIL_UNREAD) {
-        const char *text = getenv("MOPT_FAIL_ALLOC");
-        long long set = text && *text ? atoll(text) : FAIL_OFF;
-        atomic_compare_exchange_strong(&left, &n, set < 0 ? FAIL_OFF : set);
-        return must_fail();
-    }
-    if (n == 0)
-        return true;
-    return atomic_fetch_sub(&left, 1) <= 1 && (atomic_store(&left, 0), true);
-}
-
 bool mo_mul_size(size_t a, size_t b, size_t *product)
 {
     return !__builtin_mul_overflow(a, b, product);
@@ -55,7 +32,7 @@ bool mo_mul_size(size_t a, size_t b, size_t *product)
 void *mo_mem_new(size_t count, size_t elem_bytes)
 {
     size_t bytes;
-    if (must_fail() || !mo_mul_size(count, elem_bytes, &bytes) || bytes > SIZE_MAX - 2 * MO_ALIGN_BYTES)
+    if (!mo_mul_size(count, elem_bytes, &bytes) || bytes > SIZE_MAX - 2 * MO_ALIGN_BYTES)
         return NULL;
     char *raw = calloc(1, bytes + MO_ALIGN_BYTES + sizeof(void *));
     if (!raw)

@@ -64,6 +64,17 @@ const struct mo_op *mo_graph_find_op(const struct mo_graph *g, const struct mo_n
     return mo_op_find(n->type, is_default ? "" : n->domain, is_default ? g->opset : 1);
 }
 
+bool mo_op_takes(const struct mo_op *op, const struct mo_node *n)
+{
+    if ((int)n->n_in < op->min_in || (op->max_in >= 0 && n->n_in > (uint32_t)op->max_in) ||
+        (int)n->n_out < op->min_out || (op->max_out >= 0 && n->n_out > (uint32_t)op->max_out))
+        return false;
+    for (int i = 0; i < op->min_in; i++)
+        if (n->in[i] == MO_NONE)
+            return false;
+    return true;
+}
+
 mo_value_id mo_graph_recount(struct mo_graph *g)
 {
     mo_value_id twice = MO_NONE;
@@ -105,8 +116,10 @@ enum mopt_status mo_graph_index(struct mopt_ctx *ctx, struct mo_graph *g)
     if (twice != MO_NONE)
         return mo_fail(ctx, MOPT_UNSUPPORTED, "value '%s' is made twice; each name may be given once",
                        g->values[twice].name);
-    for (mo_node_id i = 0; i < g->n_nodes; i++)
-        g->nodes[i].op = mo_graph_find_op(g, &g->nodes[i]);
+    for (mo_node_id i = 0; i < g->n_nodes; i++) {
+        const struct mo_op *op = mo_graph_find_op(g, &g->nodes[i]);
+        g->nodes[i].op = op && mo_op_takes(op, &g->nodes[i]) ? op : NULL;
+    }
     return MOPT_OK;
 }
 

@@ -9,6 +9,8 @@
 
 /* More than this many integers is data, not a shape. */
 #define MAX_KNOWN 64
+/* A quarter of a petabyte of floats. */
+#define MAX_ELEMS ((int64_t)1 << 46)
 
 static const struct mo_binding *find_binding(const struct mo_binding *bindings, uint32_t n, mo_value_id input)
 {
@@ -32,6 +34,24 @@ static enum mopt_status check_binding(struct mopt_ctx *ctx, const struct mo_valu
                    mo_shape_text(bound, got, sizeof got), mo_shape_text(declared, want, sizeof want));
 }
 
+/* Sizes that no memory can hold are refused where they come up, so that no operator has to calculate with them: what is
+ * added and multiplied behind this stays within 64 bits. */
+static enum mopt_status check_size(struct mopt_ctx *ctx, const struct mo_value *v)
+{
+    char text[192];
+    int64_t n = 1;
+    bool is_too_large = false;
+    for (int i = 0; i < v->shape.rank; i++) {
+        int64_t dim = MO_MAX(v->shape.dim[i], 1);
+        is_too_large = is_too_large || dim > MAX_ELEMS || n > MAX_ELEMS / dim;
+        n = is_too_large ? 1 : n * dim;
+    }
+    if (!is_too_large)
+        return MOPT_OK;
+    return mo_fail(ctx, MOPT_LIMIT, "'%s' is %s: more than any memory holds", v->name,
+                   mo_shape_text(&v->shape, text, sizeof text));
+}
+
 static enum mopt_status bind_inputs(struct mopt_ctx *ctx, struct mo_graph *g, const struct mo_binding *bindings,
                                     uint32_t n_bindings)
 {
@@ -40,12 +60,13 @@ static enum mopt_status bind_inputs(struct mopt_ctx *ctx, struct mo_graph *g, co
         const struct mo_binding *b = find_binding(bindings, n_bindings, g->inputs[i]);
         if (v->has_declared)
             v->shape = v->declared;
-        if (!b)
-            continue;
-        MO_TRY(check_binding(ctx, v, &v->shape, &b->shape));
-        v->declared = v->shape;
-        v->has_declared = true;
-        v->shape = b->shape;
+        if (b) {
+            MO_TRY(check_binding(ctx, v, &v->shape, &b->shape));
+            v->declared = v->shape;
+            v->has_declared = true;
+            v->shape = b->shape;
+        }
+        MO_TRY(check_size(ctx, v));
     }
     return MOPT_OK;
 }
@@ -90,6 +111,8 @@ static enum mopt_status infer_node(struct mopt_ctx *ctx, struct mo_graph *g, str
         struct mo_value *v = n->out[k] == MO_NONE ? NULL : &g->values[n->out[k]];
         if (v && v->is_output && v->shape.rank == MO_UNKNOWN)
             v->shape = v->declared;
+        if (v)
+            MO_TRY(check_size(ctx, v));
     }
     return MOPT_OK;
 }

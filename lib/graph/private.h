@@ -15,6 +15,9 @@ bool mo_graph_make_initializer(struct mo_graph *g, mo_value_id id);
 mo_value_id mo_graph_recount(struct mo_graph *g);
 /* mo_op_find by the node's type, domain and the graph's opset. */
 const struct mo_op *mo_graph_find_op(const struct mo_graph *g, const struct mo_node *n);
+/* Whether the node has as many inputs and outputs as the operator may have. Where it has not, indexing takes the operator
+ * for one that is not known: kept, a wall to passes, refused when it must run. So passes may count on inputs. */
+bool mo_op_takes(const struct mo_op *op, const struct mo_node *n);
 
 /* ---- names to values, for graphs of any size ---- */
 

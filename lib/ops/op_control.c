@@ -234,6 +234,9 @@ static enum mopt_status collect(struct mopt_ctx *ctx, struct collected *c, const
     }
     if (used + bytes > c->room) {
         size_t room = MO_MAX(2 * c->room, MO_MAX(used + bytes, (size_t)256));
+        if (ctx->max_memory_bytes && room > ctx->max_memory_bytes / 2)      /* it lies twice while it is stacked */
+            return mo_fail(ctx, MOPT_LIMIT, "what '%s' collects grows beyond the limit of %llu MiB", v->name,
+                           (unsigned long long)(ctx->max_memory_bytes >> 20));
         void *more = mo_mem_grow(c->of.data, c->room, room);
         if (!more)
             return mo_no_memory(ctx, room, "what a loop collects");
@@ -277,15 +280,52 @@ static enum mopt_status stack(struct body *b, uint32_t k, const struct collected
 
 /* ---- Loop: inputs M, condition, v...; body inputs turn, condition, v...; outputs condition, v..., collected... ---- */
 
+/* A loop that came this far is taken for one that never ends. */
+#define MAX_TURNS ((int64_t)1 << 20)
+
 struct loop {
     struct body body;
     uint32_t n_held, n_collected;
-    struct held *held;
+    struct held *held, *mark;           /* mark: what was held after mark_turn turns, a power of two */
     struct collected *collected;
     struct feed *feeds;
-    int64_t turn;
+    int64_t turn, mark_turn;
     uint8_t goes_on;
+    bool may_repeat;                    /* a turn depends on what is held, and on nothing else */
+    int64_t period;                     /* > 0: what is held is what it was that many turns ago */
 };
+
+static bool is_random(const struct mo_graph *g)
+{
+    for (mo_node_id i = 0; i < g->n_nodes; i++) {
+        const struct mo_node *n = &g->nodes[i];
+        if (n->op && n->op->flags & MO_OP_RANDOM)
+            return true;
+        for (uint32_t a = 0; a < n->n_attrs; a++)
+            for (size_t k = 0; n->attrs[a].graphs && k < n->attrs[a].n; k++)
+                if (is_random(n->attrs[a].graphs[k]))
+                    return true;
+    }
+    return false;
+}
+
+/* A loop that comes back to where it was goes round for ever (Brent's way of finding cycles: compare with what was held at
+ * the last power of two). */
+static enum mopt_status look_for_cycle(struct loop *l)
+{
+    bool is_same = l->mark_turn > 0;
+    for (uint32_t k = 0; is_same && k < l->n_held; k++)
+        is_same = l->held[k].bytes == l->mark[k].bytes && l->held[k].dtype == l->mark[k].dtype &&
+                  mo_shape_equal(&l->held[k].shape, &l->mark[k].shape) &&
+                  !memcmp(l->held[k].data, l->mark[k].data, l->held[k].bytes);
+    l->period = is_same ? l->turn - l->mark_turn : 0;
+    if (l->turn & (l->turn - 1))
+        return MOPT_OK;
+    for (uint32_t k = 0; k < l->n_held; k++)
+        MO_TRY(hold(l->body.outer->ctx, &l->mark[k], l->held[k].data, l->held[k].dtype, &l->held[k].shape));
+    l->mark_turn = l->turn;
+    return MOPT_OK;
+}
 
 static enum mopt_status loop_step(struct loop *l)
 {
@@ -311,6 +351,22 @@ static enum mopt_status loop_step(struct loop *l)
         MO_TRY(collect(ctx, &l->collected[k], mo_run_output_data(run, from), mo_run_output(run, from)));
     }
     l->turn++;
+    return l->may_repeat && l->goes_on ? look_for_cycle(l) : MOPT_OK;
+}
+
+static enum mopt_status loop_turns(struct loop *l, double most, bool is_counted)
+{
+    struct mopt_ctx *ctx = l->body.outer->ctx;
+    while (l->goes_on && (double)l->turn < most) {
+        MO_TRY(loop_step(l));
+        if (l->period && !is_counted)
+            return mo_fail(ctx, MOPT_LIMIT, "it never ends: after %lld turns everything is as it was %lld turns before",
+                           (long long)l->turn, (long long)l->period);
+        if (l->period == 1 && !l->n_collected)
+            return MOPT_OK;     /* the turns that are left change nothing */
+        if (l->turn >= MAX_TURNS)
+            return mo_fail(ctx, MOPT_LIMIT, "more than %lld turns", (long long)MAX_TURNS);
+    }
     return MOPT_OK;
 }
 
@@ -330,8 +386,8 @@ static enum mopt_status loop_run(struct loop *l)
         MO_TRY(hold(r->ctx, &l->held[k], mo_run_in(r, n, 2 + k), v->dtype, &v->shape));
     }
     l->goes_on = condition != 0;
-    while (l->goes_on && (double)l->turn < most)
-        MO_TRY(loop_step(l));
+    l->may_repeat = !l->body.graph.values[l->body.graph.inputs[0]].n_uses && !is_random(&l->body.graph);
+    MO_TRY(loop_turns(l, most, mo_in(r->graph, n, 0)));
     for (uint32_t k = 0; k < l->n_held && k < n->n_out; k++) {
         if (n->out[k] == MO_NONE)
             continue;
@@ -359,15 +415,19 @@ static enum mopt_status forward_loop(struct mo_run *r, const struct mo_node *n)
     l.held = mo_mem_new((size_t)l.n_held + 1, sizeof *l.held);
     l.collected = mo_mem_new((size_t)l.n_collected + 1, sizeof *l.collected);
     l.feeds = mo_mem_new((size_t)l.n_held + 3, sizeof *l.feeds);
-    if (!status && (!l.held || !l.collected || !l.feeds))
+    l.mark = mo_mem_new((size_t)l.n_held + 1, sizeof *l.mark);
+    if (!status && (!l.held || !l.mark || !l.collected || !l.feeds))
         status = mo_no_memory(r->ctx, l.n_held * sizeof *l.held, "a loop");
     if (!status)
         status = loop_run(&l);
     for (uint32_t k = 0; l.held && k < l.n_held; k++)
         mo_mem_free(l.held[k].data);
+    for (uint32_t k = 0; l.mark && k < l.n_held; k++)
+        mo_mem_free(l.mark[k].data);
     for (uint32_t k = 0; l.collected && k < l.n_collected; k++)
         mo_mem_free(l.collected[k].of.data);
     mo_mem_free(l.held);
+    mo_mem_free(l.mark);
     mo_mem_free(l.collected);
     mo_mem_free(l.feeds);
     close_body(&l.body);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "lib/graph/expand.h"
+#include "lib/graph/private.h"
 #include "lib/run/private.h"
 
 /* A larger constant than this is only made while running: folding Expand or
@@ -179,9 +180,11 @@ static enum mopt_status refuse_unrunnable(struct mopt_ctx *ctx, const struct mo_
         if (!is_first)
             continue;
         char label[192];
-        int wrote = snprintf(list + used, sizeof list - used, "%s%s%s%s", n_types++ ? ", " : "",
+        const struct mo_op *op = mo_graph_find_op(g, n);
+        int wrote = snprintf(list + used, sizeof list - used, "%s%s%s%s%s", n_types++ ? ", " : "",
                              n->domain[0] ? n->domain : "", n->domain[0] ? "." : "",
-                             mo_node_label(g, n, label, sizeof label));
+                             mo_node_label(g, n, label, sizeof label),
+                             op && !mo_op_takes(op, n) ? " with another number of inputs or outputs than it has" : "");
         if (wrote > 0 && used + (size_t)wrote < sizeof list)
             used += (size_t)wrote;
     }
