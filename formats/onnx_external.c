@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -104,7 +105,12 @@ static enum mopt_status map_external(struct mo_onnx_in *in, const char *location
         return mo_fail(in->ctx, MOPT_UNSUPPORTED,
                        "external data '%s' leads out of the model's folder by a link, which is refused", location);
     if (fd < 0)
-        return mo_fail(in->ctx, MOPT_FAILED, "external data '%s': %s", location, strerror(errno));
+        return mo_fail(in->ctx, MOPT_DATA, "external data '%s': %s", location, strerror(errno));
+    struct stat info;
+    if (fstat(fd, &info) || !S_ISREG(info.st_mode)) {
+        close(fd);
+        return mo_fail(in->ctx, MOPT_DATA, "external data '%s' is not a regular file", location);
+    }
     struct mo_onnx_external *e = mo_mem_new(1, sizeof *e);
     enum mopt_status status = MOPT_OK;
     size_t n = strlen(location) + 1;

@@ -122,7 +122,7 @@ static enum mopt_status decode_ints(struct mo_onnx_in *in, const MoOnnx__TensorP
                                     enum mo_dtype dtype, size_t n_numbers, void *data)
 {
     int bytes = MO_MAX(mo_dtype_bits(dtype) / 8, 1);
-    const uint8_t *at = p->packed, *end = p->packed + p->n_packed;
+    const uint8_t *at = p->packed, *end = at ? at + p->n_packed : NULL;
     for (size_t i = 0; i < n_numbers; i++) {
         uint64_t x;
         if (!p->packed)

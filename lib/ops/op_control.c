@@ -280,8 +280,11 @@ static enum mopt_status stack(struct body *b, uint32_t k, const struct collected
 
 /* ---- Loop: inputs M, condition, v...; body inputs turn, condition, v...; outputs condition, v..., collected... ---- */
 
-/* A loop that came this far is taken for one that never ends. */
+/* A loop that came this far is taken for one that never ends: by turns, or by what it carries from turn to turn, which may
+ * grow to so much, or to so many times what it starts with. */
 #define MAX_TURNS ((int64_t)1 << 20)
+#define MAX_HELD_BYTES ((size_t)64 << 20)
+#define MAX_GROWTH 1024
 
 struct loop {
     struct body body;
@@ -290,6 +293,7 @@ struct loop {
     struct collected *collected;
     struct feed *feeds;
     int64_t turn, mark_turn;
+    size_t start_bytes;                 /* of all that is held before the first turn */
     uint8_t goes_on;
     bool may_repeat;                    /* a turn depends on what is held, and on nothing else */
     int64_t period;                     /* > 0: what is held is what it was that many turns ago */
@@ -307,6 +311,14 @@ static bool is_random(const struct mo_graph *g)
                     return true;
     }
     return false;
+}
+
+static size_t held_bytes(const struct loop *l)
+{
+    size_t sum = 0;
+    for (uint32_t k = 0; k < l->n_held; k++)
+        sum += l->held[k].bytes;
+    return sum;
 }
 
 /* A loop that comes back to where it was goes round for ever (Brent's way of finding cycles: compare with what was held at
@@ -364,6 +376,9 @@ static enum mopt_status loop_turns(struct loop *l, double most, bool is_counted)
                            (long long)l->turn, (long long)l->period);
         if (l->period == 1 && !l->n_collected)
             return MOPT_OK;     /* the turns that are left change nothing */
+        if (held_bytes(l) > MAX_HELD_BYTES && held_bytes(l) / MAX_GROWTH > l->start_bytes)
+            return mo_fail(ctx, MOPT_LIMIT, "what it carries has grown from %zu to %zu bytes in %lld turns",
+                           l->start_bytes, held_bytes(l), (long long)l->turn);
         if (l->turn >= MAX_TURNS)
             return mo_fail(ctx, MOPT_LIMIT, "more than %lld turns", (long long)MAX_TURNS);
     }
@@ -386,6 +401,7 @@ static enum mopt_status loop_run(struct loop *l)
         MO_TRY(hold(r->ctx, &l->held[k], mo_run_in(r, n, 2 + k), v->dtype, &v->shape));
     }
     l->goes_on = condition != 0;
+    l->start_bytes = held_bytes(l);
     l->may_repeat = !l->body.graph.values[l->body.graph.inputs[0]].n_uses && !is_random(&l->body.graph);
     MO_TRY(loop_turns(l, most, mo_in(r->graph, n, 0)));
     for (uint32_t k = 0; k < l->n_held && k < n->n_out; k++) {

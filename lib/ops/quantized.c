@@ -31,6 +31,8 @@ enum mopt_status mo_quantized_layout(struct mopt_ctx *ctx, const struct mo_graph
     int64_t n_scales = mo_shape_elems(scale), n_zeros = zero ? mo_value_elems(zero) : MO_UNKNOWN;
     p->layout = MO_QUANTIZED_WHOLE;
     p->block = mo_node_int(n, "block_size", 0);
+    if (p->block < 0 || p->block > INT32_MAX)
+        return mo_fail(ctx, MOPT_DATA, "block_size is %lld", (long long)p->block);
     if (n_zeros != MO_UNKNOWN && n_scales != MO_UNKNOWN && n_zeros != n_scales)
         return mo_fail(ctx, MOPT_DATA, "%lld scales and %lld zero points", (long long)n_scales, (long long)n_zeros);
     if (!mo_shape_known(scale) || scale->rank == 0 || (scale->rank == 1 && n_scales == 1) || x->rank == MO_UNKNOWN)

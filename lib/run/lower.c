@@ -14,7 +14,7 @@
 #include "lib/graph/private.h"
 #include "lib/run/private.h"
 
-/* A larger constant than this is only made while running: folding Expand or
+/* Beyond this, constants are only made while running: folding Expand or
  * ConstantOfShape must not fill the memory. */
 #define FOLD_CAP_BYTES ((size_t)1 << 30)
 
@@ -154,7 +154,8 @@ static void forget_params(struct mo_graph *g)
 
 static enum mopt_status fold(struct mo_run *run, struct mo_graph *g)
 {
-    MO_TRY(mo_fold(run->ctx, g, FOLD_CAP_BYTES, NULL, true));
+    size_t left = FOLD_CAP_BYTES;
+    MO_TRY(mo_fold(run->ctx, g, FOLD_CAP_BYTES, &left, true));
     mo_graph_drop_unused(g);
     return MOPT_OK;
 }

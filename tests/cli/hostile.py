@@ -66,7 +66,7 @@ case("range-tiny-step", one("Range", ("a", tensor("a", F32, [], floats(0))), ("b
 case("pad", one("Pad", shape("p", 0, 0, HUGE, 0, 0, 0, HUGE, 0)))
 case("pad-overflow", one("Pad", shape("p", 0, 0, 1 << 62, 0, 0, 0, 1 << 62, 0)))
 case("pad-negative", one("Pad", shape("p", 0, 0, -100, 0, 0, 0, -100, 0)))
-case("pad-reflect", one("Pad", shape("p", 0, 0, 100, 0, 0, 0, 100, 0), mode="reflect"), other=(0, 4, 5, 6))
+case("pad-reflect", one("Pad", shape("p", 0, 0, 100, 0, 0, 0, 100, 0), mode="reflect"), bench=(0, 4, 5, 6))  # numpy goes on reflecting
 case("one-hot", model(graph([node("OneHot", ["i", "d", "v"], ["y"])], [value("i", I64, [1000])],
      [value("y", F32, ["a", "b"])], [tensor("d", I64, [], longs(1 << 40)), tensor("v", F32, [2], floats(0, 1))])))
 case("one-hot-negative", model(graph([node("OneHot", ["i", "d", "v"], ["y"])], [value("i", I64, [4])],
@@ -275,12 +275,12 @@ def loop(body_nodes, body_out, *, trip=None, cond=None, state=(), state_out=(), 
 
 same = node("Identity", ["c"], ["d"])
 case("loop-forever", loop([same, node("Identity", ["s"], ["o"])], "d", cond=1, state=["x"], state_out=["o"]), bench=(5, 6), says="Loop")
-case("loop-forever-count", loop([same, node("Identity", ["s"], ["o"])], "d", trip=(1 << 63) - 1, state=["x"], state_out=["o"]), bench=(5, 6))
+case("loop-forever-count", loop([same, node("Identity", ["s"], ["o"])], "d", trip=(1 << 63) - 1, state=["x"], state_out=["o"]), bench=(0, 5, 6))
 case("loop-forever-moving", loop([same, node("Neg", ["s"], ["o"])], "d", cond=1, state=["x"], state_out=["o"]), bench=(5, 6))
 case("loop-forever-collects", loop([same, node("Identity", ["s"], ["o"]), node("Relu", ["s"], ["p"])], "d", cond=1, state=["x"],
                                    state_out=["o"], extra_out=["p"]), bench=(4, 5, 6))
 case("loop-doubles", loop([same, node("Concat", ["s", "s"], ["o"], axis=0)], "d", cond=1, state=["x"], state_out=["o"]), bench=(5, 6))
-case("loop-doubles-product", loop([same, node("Mul", ["s", "s"], ["o"])], "d", trip=1 << 60, cond=1, state=["x"], state_out=["o"]), bench=(5, 6))
+case("loop-doubles-product", loop([same, node("Mul", ["s", "s"], ["o"])], "d", trip=1 << 60, cond=1, state=["x"], state_out=["o"]), bench=(0, 5, 6))
 case("loop-no-outputs", loop([same], "d", trip=1 << 60, cond=1), bench=(4, 5, 6))
 case("scan-axis", one("Scan", num_scan_inputs=1, scan_input_axes=[99], body=("graph", graph([node("Relu", ["a"], ["b"])],
      [value("a", F32, ["n"])], [value("b", F32, ["n"])]))))
@@ -331,7 +331,7 @@ case("long-length", b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\x7f" + b"x", other=(4
 def cpu_and_memory(command):
     """Exit code, seconds of processor time, largest resident set, words."""
     def limits():
-        resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
+        resource.setrlimit(resource.RLIMIT_CPU, (8, 8))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     p = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=limits, stdin=subprocess.DEVNULL)
     out = p.stdout.read()

@@ -21,7 +21,12 @@ static void fuzz_apply(const struct mo_pipeline *pipeline)
             for (int k = 0; k < image.width * image.channels; k++)
                 sum += image.pixels[(size_t)y * image.stride + (size_t)k];
     }
-    if (mo_pipeline_is_settled(pipeline))
+    bool fits = mo_pipeline_is_settled(pipeline);
+    for (uint32_t i = 0; i < pipeline->n_steps; i++) { /* what opening a data set checks */
+        const struct mo_step *s = &pipeline->steps[i];
+        fits = fits && (s->n <= 1 || s->n == (s->axis == MO_AXIS_CHANNEL ? 3 : 4));
+    }
+    if (fits)
         mo_pipeline_values(pipeline, x, 12, 3, 4);
     mo_scratch_release(&scratch);
 }

@@ -222,7 +222,8 @@ int main(int argc, char **argv)
         return 2;
     argv += optind - 1;
     argc -= optind - 1;
-    argv[0] = "mopt";
+    static char name[] = "mopt";
+    argv[0] = name;
     for (int all = 0; all < 2; all++)
         n_failed += torture(argv, argc, stride, all);
     unlink("torture.out");
