@@ -20,7 +20,24 @@ static bool is_same_file(const char *a, const char *b)
     return !stat(a, &x) && !stat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
+static bool can_write_beside(const char *path)
+{
+    char folder[4096];
+    const char *slash = strrchr(path, '/');
+    int n = snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+    return *path && n < (int)sizeof folder && !access(folder, W_OK);
+}
+
 /* What would make the writing fail is said before hours of work, not after. */
+enum mopt_status cli_check_report(struct cli *cli)
+{
+    const char *path = cli->report_path;
+    if (!path || (can_write_beside(path) && (access(path, F_OK) || !access(path, W_OK))))
+        return MOPT_OK;
+    cli->report_path = NULL;
+    return cli_usage(cli, "the report '%s' cannot be written: its folder is not there or is closed to you", path);
+}
+
 static enum mopt_status check_output(struct cli *cli, const char *const *paths, size_t n_paths)
 {
     if (!cli->out || !strcmp(cli->out, "-"))
@@ -28,12 +45,12 @@ static enum mopt_status check_output(struct cli *cli, const char *const *paths, 
     for (size_t i = 0; i < n_paths; i++)
         if (is_same_file(paths[i], cli->out))
             return cli_usage(cli, "'%s' is the input: it is never overwritten; name another output", cli->out);
+    struct stat there;
+    if (!stat(cli->out, &there) && S_ISDIR(there.st_mode))
+        return cli_usage(cli, "'%s' is a folder: name a file in it", cli->out);
     if (!cli->force && !access(cli->out, F_OK))
         return cli_usage(cli, "'%s' exists: add -f to overwrite it", cli->out);
-    char folder[4096];
-    const char *slash = strrchr(cli->out, '/');
-    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - cli->out) + 1 : 1, slash ? cli->out : ".");
-    if (access(folder, W_OK))
+    if (!can_write_beside(cli->out))
         return cli_usage(cli, "the folder of '%s' is not there or cannot be written", cli->out);
     return MOPT_OK;
 }
@@ -71,6 +88,7 @@ enum mopt_status cli_give_report(struct cli *cli, const struct mopt_report *repo
 {
     if (!cli->json && !cli->report_path)
         return MOPT_OK;
+    cli->has_report = true;
     char *json = mopt_report_json(report);
     if (!json) {
         fprintf(stderr, "mopt: out of memory for the report\n");
@@ -84,6 +102,21 @@ enum mopt_status cli_give_report(struct cli *cli, const struct mopt_report *repo
     mopt_text_free(json);
     if (s)
         cli->has_said = false;
+    return s;
+}
+
+enum mopt_status cli_report_failure(struct cli *cli, enum mopt_status status)
+{
+    if (cli->has_report || !cli->command || !cli->ctx)
+        return MOPT_OK;
+    char words[1024];
+    struct mopt_report *report = NULL;
+    snprintf(words, sizeof words, "%s", cli->words[0] ? cli->words : mopt_error(cli->ctx));
+    mopt_clear(cli->ctx);
+    enum mopt_status s = mopt_report_failure(cli->ctx, cli->command->name, status, words, &report);
+    if (!s)
+        s = cli_give_report(cli, report);
+    mopt_report_free(report);
     return s;
 }
 

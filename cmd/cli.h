@@ -29,6 +29,8 @@ struct cli {
     int n_threads;
     uint64_t max_memory_bytes;
     bool has_said; /* the failure's words are out already */
+    bool has_report; /* and its report */
+    char words[512]; /* of a usage error */
     bool force, json, quiet, verbose, external_data, print_recipe, dry_run, help;
     enum progress_mode progress_mode;
     struct progress progress;
@@ -63,6 +65,10 @@ MOPT_MUST_CHECK enum mopt_status cli_run_recipe(struct cli *cli, const char *con
 MOPT_MUST_CHECK enum mopt_status cli_write_model(struct cli *cli, const struct mopt_model *model);
 /* --json and --report. */
 MOPT_MUST_CHECK enum mopt_status cli_give_report(struct cli *cli, const struct mopt_report *report);
+/* Whether --report can be written, before any work. */
+MOPT_MUST_CHECK enum mopt_status cli_check_report(struct cli *cli);
+/* The same of a job that failed before it began; nothing when its report is out already. */
+MOPT_MUST_CHECK enum mopt_status cli_report_failure(struct cli *cli, enum mopt_status status);
 /* The value given to a command's own option, or NULL. */
 const char *cli_own(const struct cli *cli, const char *name);
 void cli_help(const struct command *command, FILE *to);

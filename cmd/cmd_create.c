@@ -72,16 +72,19 @@ static enum mopt_status spec_from_flags(struct cli *cli, struct text *t)
 /* What inspect says of the model that was made. */
 static enum mopt_status report_created(struct cli *cli, struct mopt_model *model, const char *seed)
 {
-    if (!cli->json && !cli->report_path)
+    if (!cli->json && !cli->report_path && !cli->dry_run)
         return MOPT_OK;
     struct mopt_report *report = NULL;
     MO_CLI_TRY(mopt_recipe_add(cli->ctx, cli->recipe, "inspect"));
     MO_CLI_TRY(mopt_recipe_name(cli->ctx, cli->recipe, 0, cli->paths[0]));
+    mopt_recipe_verb(cli->recipe, cli->command->name);
     if (seed)
         MO_CLI_TRY(mopt_recipe_set(cli->ctx, cli->recipe, "seed", seed));
     enum mopt_status s = mopt_apply(cli->ctx, cli->recipe, model, NULL, 0, &report);
     if (!s && !cli->dry_run)
         s = mopt_report_output(cli->ctx, report, cli->out);
+    if (!s && !cli->json && cli->dry_run)
+        print_inspect(cli, report);
     if (!s)
         s = cli_give_report(cli, report);
     mopt_report_free(report);

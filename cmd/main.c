@@ -135,6 +135,11 @@ int main(int argc, char **argv)
     if (s && cli.ctx && !cli.has_said)
         fprintf(stderr, "mopt%s%s: %s\n", cli.command ? " " : "", cli.command ? cli.command->name : "",
                 mopt_error(cli.ctx));
+    if (s) {
+        enum mopt_status told = cli_report_failure(&cli, s);
+        if (told)
+            fprintf(stderr, "mopt: the report could not be written: %s\n", cli.ctx ? mopt_error(cli.ctx) : "");
+    }
     s = close_stdout(&cli, s);
     release_command_line(&cli);
     return (int)s;

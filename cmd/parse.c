@@ -38,15 +38,13 @@ static const struct shared shared_flags[] = {
 
 enum mopt_status cli_usage(struct cli *cli, const char *fmt, ...)
 {
-    char words[512];
     va_list args;
     va_start(args, fmt);
-    vsnprintf(words, sizeof words, fmt, args);
+    vsnprintf(cli->words, sizeof cli->words, fmt, args);
     va_end(args);
-    fprintf(stderr, "mopt%s%s: %s\n", cli->command ? " " : "", cli->command ? cli->command->name : "", words);
+    fprintf(stderr, "mopt%s%s: %s\n", cli->command ? " " : "", cli->command ? cli->command->name : "", cli->words);
     fprintf(stderr, "try: mopt %s%s--help\n", cli->command ? cli->command->name : "", cli->command ? " " : "");
-    mopt_close(cli->ctx); /* so that main says nothing more */
-    cli->ctx = NULL;
+    cli->has_said = true;
     return MOPT_USAGE;
 }
 
@@ -287,6 +285,20 @@ static enum mopt_status parse_words(struct cli *cli, struct words *w)
     return MOPT_OK;
 }
 
+/* Behind a word that is wrong: a report that is asked for is given all the same. */
+static void find_report(struct cli *cli, const struct words *w)
+{
+    for (int i = w->at; i < w->argc && !(cli->command->flags & CMD_MAY_WRITE); i++) {
+        const char *word = w->argv[i];
+        if (!strcmp(word, "--json"))
+            cli->json = true;
+        else if (!strncmp(word, "--report=", 9))
+            cli->report_path = word + 9;
+        else if (!strcmp(word, "--report") && i + 1 < w->argc)
+            cli->report_path = w->argv[i + 1];
+    }
+}
+
 static const struct command *find_command(const char *name)
 {
     for (size_t i = 0; commands[i]; i++)
@@ -339,8 +351,15 @@ static enum mopt_status check_paths(struct cli *cli)
         return cli_usage(cli, "where to? add -o OUT.onnx");
     if (!(c->flags & (CMD_WRITES_MODEL | CMD_MAY_WRITE)) && cli->out)
         return cli_usage(cli, "%s writes no file: no -o (but --report FILE)", c->name);
-    if (cli->json && cli->out && !strcmp(cli->out, "-"))
+    if (cli->json && cli->out && !strcmp(cli->out, "-")) {
+        cli->json = false;
         return cli_usage(cli, "--json and -o - both want stdout");
+    }
+    if (cli->report_path && !strcmp(cli->report_path, "-")) {
+        cli->report_path = NULL;
+        return cli_usage(cli, "--report wants a file; --json gives the report on stdout");
+    }
+    MO_CLI_TRY(cli_check_report(cli));
     if (cli->force && !cli->out)
         return cli_usage(cli, "-f overwrites an output: add -o FILE, or leave -f out");
     if (cli->external_data && (!(c->flags & CMD_WRITES_MODEL) || !cli->out || !strcmp(cli->out, "-")))
@@ -382,7 +401,11 @@ enum mopt_status parse_command_line(struct cli *cli, int argc, char **argv)
     if (wants_help)
         return MOPT_OK;
     MO_CLI_TRY(open_context(cli));
-    MO_CLI_TRY(parse_words(cli, &(struct words){argv, argc, 2}));
+    struct words words = {argv, argc, 2};
+    enum mopt_status s = parse_words(cli, &words);
+    if (s)
+        find_report(cli, &words);
+    MO_CLI_TRY(s);
     if (cli->help)
         return MOPT_OK;
     MO_CLI_TRY(resume_alone(cli));

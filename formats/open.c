@@ -91,11 +91,24 @@ struct mopt_ctx *mopt_open(const char *device, int n_threads)
     return ctx;
 }
 
+/* "auto", or a backend's name with a number behind a colon or without one. */
+static bool is_device(const char *text)
+{
+    char name[sizeof((struct mopt_ctx *)0)->device_name];
+    size_t n = strcspn(text, ":");
+    if (!strcmp(text, "auto"))
+        return true;
+    if (strlen(text) >= sizeof name || (text[n] && (!text[n + 1] || text[n + 1 + strspn(text + n + 1, "0123456789")])))
+        return false;
+    snprintf(name, sizeof name, "%.*s", (int)n, text);
+    return mo_backend_find(name) != NULL;
+}
+
 enum mopt_status mopt_configure(struct mopt_ctx *ctx, const char *device, int n_threads, uint64_t max_memory_bytes)
 {
     if (ctx->device)
         return mo_fail(ctx, MOPT_USAGE, "the device is open already");
-    if (device && strlen(device) >= sizeof ctx->device_name)
+    if (device && !is_device(device))
         return mo_fail(ctx, MOPT_USAGE, "there is no device '%s': cpu, cuda, cuda:N or auto", device);
     if (device)
         snprintf(ctx->device_name, sizeof ctx->device_name, "%s", device);

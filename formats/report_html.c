@@ -59,8 +59,8 @@ static void put_text(struct page *p, const char *text)
         case '"':
             put(p, "&quot;");
             break;
-        default:
-            put(p, "%c", *text);
+        default: /* control characters are not allowed even as references */
+            put(p, "%c", (unsigned char)*text < 0x20 && *text != '\n' && *text != '\t' ? ' ' : *text);
         }
     }
 }
@@ -88,6 +88,13 @@ static void put_value(struct page *p, const struct mopt_report *v)
     default:
         put(p, "-");
     }
+}
+
+static void put_cell(struct page *p, const struct mopt_report *v)
+{
+    put(p, "<td>");
+    put_value(p, v);
+    put(p, "</td>");
 }
 
 /* ---- plots --------------------------------------------------------------------------- */
@@ -142,14 +149,14 @@ static void latency_bars(struct page *p, const struct mopt_report *models)
         longest = fmax(longest, number(mopt_report_item(models, i), "latency_ms.p99"));
     if (!(longest > 0))
         return;
-    put(p, "<h3>latency</h3><table><tr><th>model<th>median ms<th>p99 ms<th>ratio<th></tr>\n");
+    put(p, "<h3>latency</h3><table>\n<tr><th>model</th><th>median ms</th><th>p99 ms</th><th>ratio</th><th></th></tr>\n");
     for (size_t i = 0; i < n; i++) {
         const struct mopt_report *m = mopt_report_item(models, i);
         double median = number(m, "latency_ms.median"), p99 = number(m, "latency_ms.p99");
-        put(p, "<tr><td>");
-        put_value(p, mopt_report_at(m, "name"));
-        put(p, "<td>%.4g<td>%.4g<td>%.3g<td><svg width=\"260\" height=\"14\">", median, p99, number(m, "ratio"));
-        put(p, "<rect width=\"%.1f\" height=\"14\" class=\"far\"/><rect width=\"%.1f\" height=\"14\" class=\"near\"/></svg></tr>\n",
+        put(p, "<tr>");
+        put_cell(p, mopt_report_at(m, "name"));
+        put(p, "<td>%.4g</td><td>%.4g</td><td>%.3g</td><td><svg width=\"260\" height=\"14\">", median, p99, number(m, "ratio"));
+        put(p, "<rect width=\"%.1f\" height=\"14\" class=\"far\"/><rect width=\"%.1f\" height=\"14\" class=\"near\"/></svg></td></tr>\n",
             260 * p99 / longest, 260 * median / longest);
     }
     put(p, "</table>\n");
@@ -163,7 +170,7 @@ static void before_after(struct page *p, const struct mopt_report *r)
                                        "metrics.rmse", "latency_ms.mean"};
     if (!mopt_report_at(r, "before"))
         return;
-    put(p, "<table><tr><th><th>before<th>after<th>ratio</tr>\n");
+    put(p, "<table>\n<tr><th></th><th>before</th><th>after</th><th>ratio</th></tr>\n");
     for (size_t i = 0; i < MO_COUNT(rows); i++) {
         char path[64];
         snprintf(path, sizeof path, "before.%s", rows[i]);
@@ -172,35 +179,59 @@ static void before_after(struct page *p, const struct mopt_report *r)
         const struct mopt_report *after = mopt_report_at(r, path);
         if (!before && !after)
             continue;
-        put(p, "<tr><td>%s<td>", rows[i]);
-        put_value(p, before);
-        put(p, "<td>");
-        put_value(p, after);
+        put(p, "<tr><td>%s</td>", rows[i]);
+        put_cell(p, before);
+        put_cell(p, after);
         double ratio = mopt_report_number(after, NAN) / mopt_report_number(before, NAN);
-        put(p, isfinite(ratio) ? "<td>%.4g</tr>\n" : "<td></tr>\n", ratio);
+        put(p, isfinite(ratio) ? "<td>%.4g</td></tr>\n" : "<td></td></tr>\n", ratio);
     }
     put(p, "</table>\n");
 }
 
-/* A list of objects as a table whose columns are the first row's keys. */
+/* Whether row i is the first that has this key. */
+static bool is_new_key(const struct mopt_report *list, size_t i, const char *key)
+{
+    for (size_t k = 0; k < i; k++)
+        if (mopt_report_at(mopt_report_item(list, k), key))
+            return false;
+    return true;
+}
+
+/* The keys of all rows, in the order in which they come up. */
+static size_t columns_of(const struct mopt_report *list, const char **keys, size_t room)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < mopt_report_count(list); i++) {
+        const struct mopt_report *row = mopt_report_item(list, i);
+        for (size_t k = 0; k < mopt_report_count(row) && n < room; k++)
+            if (is_new_key(list, i, mopt_report_key(row, k)))
+                keys[n++] = mopt_report_key(row, k);
+    }
+    return n;
+}
+
+/* A list of objects as a table. */
 static void rows_table(struct page *p, const char *title, const struct mopt_report *list)
 {
-    const struct mopt_report *first = mopt_report_item(list, 0);
-    if (mopt_report_kind(first) != MOPT_OBJECT)
+    enum { MAX_COLUMNS = 24 };
+    const char *keys[MAX_COLUMNS];
+    if (mopt_report_kind(mopt_report_item(list, 0)) != MOPT_OBJECT)
         return;
-    put(p, "<details><summary>%s (%zu)</summary><table><tr>", title, mopt_report_count(list));
-    for (size_t k = 0; k < mopt_report_count(first); k++) {
+    size_t n = columns_of(list, keys, MAX_COLUMNS);
+    put(p, "<details><summary>%s (%zu)</summary><table>\n<tr>", title, mopt_report_count(list));
+    for (size_t k = 0; k < n; k++) {
         put(p, "<th>");
-        put_text(p, mopt_report_key(first, k));
+        put_text(p, keys[k]);
+        put(p, "</th>");
     }
+    put(p, "</tr>\n");
     for (size_t i = 0; i < mopt_report_count(list); i++) {
-        put(p, "</tr>\n<tr>");
-        for (size_t k = 0; k < mopt_report_count(first); k++) {
-            put(p, "<td>");
-            put_value(p, mopt_report_at(mopt_report_item(list, i), mopt_report_key(first, k)));
-        }
+        put(p, "<tr>");
+        for (size_t k = 0; k < n; k++)
+            put_cell(p, mopt_report_at(mopt_report_item(list, i), keys[k]));
+        put(p, "</tr>\n");
     }
-    put(p, "</tr></table></details>\n");
+    put(p, "</table></details>\n");
 }
 
 static void metrics_line(struct page *p, const struct mopt_report *r)

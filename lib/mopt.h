@@ -153,6 +153,8 @@ void mopt_text_free(char *text);
 /* Names for reports: of the model itself (i 0) and of the others beside it. */
 MOPT_MUST_CHECK enum mopt_status mopt_recipe_name(struct mopt_ctx *ctx, struct mopt_recipe *recipe, size_t i,
                                                   const char *name);
+/* What the report calls the job where that is not its one pass; the text must live as long as the recipe. */
+void mopt_recipe_verb(struct mopt_recipe *recipe, const char *verb);
 /* Run the steps on the model, which they change in place. `others` are models
  * beside it (bench, diff); may be NULL.
  * The report, when asked for, is given out also when a step failed. After a
@@ -181,6 +183,9 @@ char *mopt_report_json(const struct mopt_report *report);
 /* One self-contained HTML page from JSON reports (texts). */
 MOPT_MUST_CHECK enum mopt_status mopt_report_html(struct mopt_ctx *ctx, const char *const *json, size_t n,
                                                   char **html);
+/* The report of a job that failed before it began: on the command line, in the recipe's file. */
+MOPT_MUST_CHECK enum mopt_status mopt_report_failure(struct mopt_ctx *ctx, const char *verb, enum mopt_status status,
+                                                     const char *words, struct mopt_report **report);
 /* Adds to the report's files where the model was written to, with size and hash (XXH64) of that file. */
 MOPT_MUST_CHECK enum mopt_status mopt_report_output(struct mopt_ctx *ctx, struct mopt_report *report, const char *path);
 void mopt_report_free(struct mopt_report *report);

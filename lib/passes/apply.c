@@ -145,8 +145,6 @@ static enum mopt_status run_step(struct mo_job *job, const struct mo_step *step)
     mo_report_set_number(job->report, "seconds", mo_now_s() - start);
     mo_arena_release(&scratch);
     mopt_model_free(was);
-    if (s)
-        mo_blame(ctx, "%s", step->pass->name);
     return s;
 }
 
@@ -193,12 +191,38 @@ static void describe_machine(struct mopt_ctx *ctx, struct mopt_report *root)
     mo_report_set_int(row, "memory_limit_bytes", (int64_t)ctx->max_memory_bytes);
 }
 
-static void describe(struct mopt_ctx *ctx, const struct mopt_recipe *recipe, struct mopt_report *root)
+static void describe_program(const char *verb, struct mopt_report *root)
 {
     mo_report_set_text(root, "mopt", MOPT_VERSION);
     mo_report_set_int(root, "schema", 1);
-    mo_report_set_text(root, "verb", recipe->n_steps == 1 ? recipe->steps[0].pass->name : "run");
+    mo_report_set_text(root, "verb", verb);
     mo_report_set_text(root, "status", "running");
+}
+
+static void describe_end(enum mopt_status status, const char *words, struct mopt_report *root)
+{
+    mo_report_set_text(root, "status", mopt_status_text(status));
+    mo_report_set_int(root, "exit_code", status);
+    if (status)
+        mo_report_set_text(root, "error", words);
+}
+
+enum mopt_status mopt_report_failure(struct mopt_ctx *ctx, const char *verb, enum mopt_status status,
+                                     const char *words, struct mopt_report **report)
+{
+    *report = mo_report_new();
+    if (!*report)
+        return mo_no_memory(ctx, 0, "a report");
+    describe_program(verb, *report);
+    describe_machine(ctx, *report);
+    describe_end(status, words, *report);
+    return mo_report_ok(*report) ? MOPT_OK : mo_no_memory(ctx, 0, "a report");
+}
+
+static void describe(struct mopt_ctx *ctx, const struct mopt_recipe *recipe, struct mopt_report *root)
+{
+    const char *one = recipe->n_steps == 1 ? recipe->steps[0].pass->name : "run";
+    describe_program(recipe->verb ? recipe->verb : one, root);
     mo_report_set_int(root, "seed", recipe->settings.seed);
     mo_report_set_int(root, "threads", ctx->n_threads);
     mo_report_set_text(root, "device", ctx->device_name);
@@ -227,7 +251,10 @@ static enum mopt_status run_steps(struct mo_job *job, const struct mopt_recipe *
         mo_report_set_text(job->report, "pass", recipe->steps[i].pass->name);
         job->step = i;
         MO_TRY(mo_stopped(job->ctx));
-        MO_TRY(run_step(job, &recipe->steps[i]));
+        enum mopt_status s = run_step(job, &recipe->steps[i]);
+        if (s && recipe->n_steps > 1)
+            mo_blame(job->ctx, "step %zu, %s", i + 1, recipe->steps[i].pass->name);
+        MO_TRY(s);
     }
     job->report = root;
     return MOPT_OK;
@@ -333,10 +360,7 @@ enum mopt_status mopt_apply(struct mopt_ctx *ctx, const struct mopt_recipe *reci
     if (!s)
         s = run_job(&job, recipe, root, &original);
     mopt_model_free(dry);
-    mo_report_set_text(root, "status", mopt_status_text(s));
-    mo_report_set_int(root, "exit_code", s);
-    if (s)
-        mo_report_set_text(root, "error", mopt_error(ctx));
+    describe_end(s, mopt_error(ctx), root);
     if (ctx->device)
         mo_report_set_text(root, "engine", ctx->backend->describe(ctx->device));
     mopt_text_free(text);

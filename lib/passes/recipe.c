@@ -168,6 +168,11 @@ enum mopt_status mopt_recipe_name(struct mopt_ctx *ctx, struct mopt_recipe *reci
     return MOPT_OK;
 }
 
+void mopt_recipe_verb(struct mopt_recipe *recipe, const char *verb)
+{
+    recipe->verb = verb;
+}
+
 enum mopt_status mopt_recipe_override(struct mopt_ctx *ctx, struct mopt_recipe *recipe, const struct mopt_recipe *over)
 {
     for (const struct mo_said *said = over->said; said; said = said->next) {

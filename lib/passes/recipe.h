@@ -25,6 +25,7 @@ struct mopt_recipe {
     size_t n_steps, room;
     const char **names;         /* of the model and those beside it */
     size_t n_names;
+    const char *verb;           /* in the report; NULL: the one pass, or run */
 };
 
 extern const struct mopt_option mo_job_options[];

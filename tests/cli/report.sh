@@ -66,3 +66,68 @@ expect 2 "$MOPT" distill m.onnx --teacher p.onnx --data "$DATA" --beta 4 -o q.on
 expect 0 "$MOPT" bench m.onnx --seconds 0.05
 says "engine: mopt on cpu"
 says "outliers"
+# the page: every element that was opened is closed, in order; a column for every key of any row; failures are told
+expect 0 "$MOPT" bench m.onnx p.onnx --seconds 0.02 --report b.json
+expect 0 "$MOPT" report p.json b.json f.json -o page.html
+"$MOPT_PYTHON" - <<'END' || fail "the page is not well formed"
+import html.parser, sys
+class Page(html.parser.HTMLParser):
+    void, open, seen = {"meta", "rect", "path", "polyline"}, [], set()
+    def handle_starttag(self, tag, attrs):
+        self.seen.add(tag)
+        if tag not in self.void:
+            self.open.append(tag)
+    def handle_startendtag(self, tag, attrs):
+        self.seen.add(tag)
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, tag
+page, text = Page(), open("page.html").read()
+page.feed(text)
+page.close()
+assert not page.open and {"table", "td", "th", "svg", "rect", "details"} <= page.seen, page.seen
+assert text.startswith("<!doctype html>") and "/nonexistent" in text and "sparsity" in text
+END
+expect 2 "$MOPT" report p.json -o q.html --seed 3
+expect 2 "$MOPT" report p.json -o q.html --json
+# a spec in a file says everything
+echo '{ "family": "mlp" }' > spec.json
+expect 2 "$MOPT" create spec.json --classes 5 -o c.onnx
+says "'classes'"
+expect 0 "$MOPT" create spec.json --seed 5 -o c.onnx
+# -h: what is there and nothing twice
+"$MOPT" prune --help > help.txt
+[ "$(grep -c -- --dry-run help.txt)" = 1 ] || fail "--dry-run is not listed once"
+for verb in train prune distill quantize bench eval inspect simplify diff create infer report; do
+    ! "$MOPT" $verb --help | grep -E '^ .*--' | sed 's/^ *\(-[a-z], \)\?\(--[a-z0-9-]*\).*/\2/' | sort | uniq -d | grep . || fail "$verb --help lists a flag twice"
+done
+! "$MOPT" inspect --help | grep -e '--data' -e '--only' || fail "inspect --help lists what it refuses"
+expect 2 "$MOPT" inspect m.onnx -f
+expect 2 "$MOPT" inspect m.onnx -q -v
+expect 2 "$MOPT" inspect m.onnx --external-data
+expect 2 "$MOPT" inspect m.onnx --progress plane
+says "did you mean 'plain'"
+# one JSON object and the report file whatever failed, and before the work began too
+told() {
+    code=$1
+    shift
+    rm -f told.json
+    expect "$code" "$MOPT" "$@" --json --report told.json
+    cmp out told.json || fail "--json and --report differ: $*"
+    [ "$(number told.json exit_code)" = "$code" ] && [ "$(number told.json verb)" = "$1" ] || fail "what the report says: $*"
+    [ -n "$(number told.json error)" ] || fail "no words in the report: $*"
+}
+told 2 prune m.onnx --amuont 0.5 -o q.onnx
+told 2 prune m.onnx --amount 0.5 -o m.onnx
+told 2 prune m.onnx --amount 0.5 -o p.onnx
+told 2 prune m.onnx --amount 0.5 --lr 1 -o q.onnx
+told 2 eval
+told 2 create mlpp -o q.onnx
+told 1 run missing.json m.onnx -o q.onnx
+told 1 bench m.onnx missing.onnx
+told 2 inspect m.onnx --device gpu
+expect 2 "$MOPT" prune m.onnx --amount 0.5 -o q.onnx --report nowhere/r.json
+[ ! -e q.onnx ] || fail "the report could not be written, and the work was done all the same"
+expect 2 "$MOPT" prune m.onnx --amount 0.5 -o "$PWD" -f
+says "is a folder"
+expect 0 "$MOPT" create mlp --layers 784,16,10 --input 1x28x28 -n
+says "parameters"
