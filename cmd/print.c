@@ -326,8 +326,11 @@ void print_diff(struct cli *cli, const struct mopt_report *r)
     printf("%-32s %12s %12s %12s %12s\n", "output", "cosine", "SQNR dB", "max abs", "mean abs");
     for (size_t i = 0; i < mopt_report_count(outputs); i++) {
         const struct mopt_report *o = mopt_report_item(outputs, i);
-        printf("%-32s %12.8f %12.4g %12.4g %12.4g\n", mopt_report_text(at(o, "name"), "?"), number(o, "cosine"),
-               number(o, "sqnr_db"), number(o, "max_abs"), number(o, "mean_abs"));
+        double sqnr = number(o, "sqnr_db");
+        char noise[32];
+        snprintf(noise, sizeof noise, isnan(sqnr) && number(o, "max_abs") == 0 ? "equal" : "%.4g", sqnr);
+        printf("%-32s %12.8f %12s %12.4g %12.4g\n", mopt_report_text(at(o, "name"), "?"), number(o, "cosine"), noise,
+               number(o, "max_abs"), number(o, "mean_abs"));
     }
     if (at(r, "tensors"))
         print_value("tensors", at(r, "tensors"), 0);

@@ -42,8 +42,10 @@ double mo_error_cosine(const struct mo_error *e)
 {
     if (e->n_odd)
         return NAN;
+    if (e->ee == 0) /* the square roots would leave a little less than 1 */
+        return 1;
     if (e->aa == 0 || e->bb == 0)
-        return e->aa == e->bb ? 1 : 0;
+        return 0;
     return MO_MIN(MO_MAX(e->dot / sqrt(e->aa) / sqrt(e->bb), -1), 1);
 }
 

@@ -155,8 +155,6 @@ static enum mopt_status run(struct mo_job *job)
         return mo_fail(job->ctx, MOPT_USAGE, "the cubic ramp needs epochs to train in: add --epochs N");
     if (s.ramp == MO_RAMP_CUBIC && s.train.patience > 0)
         return mo_fail(job->ctx, MOPT_USAGE, "option 'patience' could stop before the cubic ramp ends; use --ramp oneshot");
-    if (s.structured && s.train.resume)
-        return mo_fail(job->ctx, MOPT_USAGE, "option 'resume' is for weights: channels are removed in several rounds");
     mo_report_set_text(mo_report_object(job->report, "prune"), "kind", s.structured ? "channels" : "weights");
     return s.structured ? mo_prune_channels(job, &s) : mo_prune_weights(job, &s);
 }

@@ -19,7 +19,7 @@ const struct mopt_option mo_train_options[] = {
     {"accumulate", MOPT_OPT_INT, AT(accumulate), .def = 1, .min = 1, .max = 1 << 20, .word = "N",
      .needs = "!optimizer=gd",
      .help = "batches whose gradients make one step"},
-    {"lr", MOPT_OPT_FLOAT, AT(lr), .def = 0, .min = 0, .max = 1e4, .word = "X",
+    {"lr", MOPT_OPT_FLOAT, AT(lr), .def = 0, .min = 0, .max = 1e30, .word = "X",
      .help = "highest learning rate; 0: what suits the optimizer and the model"},
     {"optimizer", MOPT_OPT_CHOICE, AT(optimizer), .text_def = "nesterov",
      .choices = "gd|sgd|momentum|nesterov|rmsprop|adam|adamw", .help = "rule of the update; gd: one step an epoch"},
