@@ -71,6 +71,42 @@ static enum mopt_status compute_loss(struct mo_trainer *t, const struct mo_batch
     return mo_loss(t->ctx, &in, dz, loss);
 }
 
+/* Mean loss of the model as it came over the first n_batches, in inference. */
+static enum mopt_status loss_of_start(struct mo_trainer *t, uint64_t n_batches, double *mean)
+{
+    struct mo_tree_sum sum = {.n = 0};
+    uint64_t n = 0;
+    MO_TRY(mo_loader_start(t->loader, 0, 0));
+    for (uint64_t i = 0; i < n_batches; i++) {
+        const struct mo_batch *batch;
+        double loss;
+        MO_TRY(mo_stopped(t->ctx));
+        MO_TRY(mo_loader_next(t->loader, &batch));
+        if (!batch->n)
+            continue;
+        MO_TRY(mo_train_feed(t->run, batch));
+        MO_TRY(mo_run_forward(t->run));
+        size_t elems = (size_t)mo_value_elems(mo_run_output(t->run, 0));
+        MO_TRY(grow_logits(t, elems));
+        MO_TRY(mo_run_get_output(t->run, 0, t->logits, elems * sizeof *t->logits));
+        MO_TRY(compute_loss(t, batch, t->logits, batch->n, elems / batch->n, t->dlogits, &loss));
+        mo_tree_add(&sum, loss * (double)batch->n);
+        n += batch->n;
+    }
+    *mean = n ? mo_tree_total(&sum) / (double)n : 0;
+    return MOPT_OK;
+}
+
+enum mopt_status mo_trainer_start_loss(struct mo_trainer *t, uint64_t n_samples, double *mean)
+{
+    bool was = t->run->is_training;
+    uint64_t n_batches = MO_MIN((n_samples + t->batch - 1) / t->batch, t->n_batches);
+    t->run->is_training = false;
+    enum mopt_status status = loss_of_start(t, n_batches, mean);
+    t->run->is_training = was;
+    return status;
+}
+
 static uint64_t count_correct(const struct mo_batch *batch, const float *z, size_t width)
 {
     uint64_t n = 0;

@@ -43,6 +43,7 @@ struct mo_trainer {
     enum mo_loss loss;
     struct mo_schedule_options schedule;
     bool is_fresh;
+    bool finds_rate;                            /* of a trained model, ours to choose by its loss */
     uint64_t model_hash;                        /* of the parameters as they came */
     mo_value_id output;                         /* of the model's graph: what the loss reads */
     struct mo_run *run;
@@ -62,6 +63,8 @@ struct mo_trainer {
     double last_checkpoint_s;
 };
 
+/* train.c: mean loss of the weights as they are over about the first n_samples of training. */
+MOPT_MUST_CHECK enum mopt_status mo_trainer_start_loss(struct mo_trainer *t, uint64_t n_samples, double *mean);
 /* train.c: to the end, to an early stop, or to a failure; t->at says where. */
 MOPT_MUST_CHECK enum mopt_status mo_trainer_loop(struct mo_trainer *t);
 /* "validation accuracy 91.20 %", or what else was judged. */

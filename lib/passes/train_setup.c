@@ -88,6 +88,9 @@ const struct mopt_option mo_train_options[] = {
 /* Steps in which a rate of our own choice may rise to its height at the earliest. A fresh model's first gradients are
  * steep and momentum multiplies them by ten: a run of thirty steps with a ramp of six ended in NaN. */
 #define FRESH_RAMP 100
+/* Shares of a fresh model's rate for one that is trained: converged; and at most. */
+#define TRAINED_SHARE 0.1
+#define MOST_SHARE 0.3
 
 static void settle_rate(struct mo_trainer *t)
 {
@@ -96,7 +99,7 @@ static void settle_rate(struct mo_trainer *t)
     bool is_adam = kind == MO_OPT_ADAM || kind == MO_OPT_ADAMW;
     bool is_ours = s->lr == 0;
     if (is_ours)
-        s->lr = mo_optim_default_lr(kind) * (t->is_fresh ? 1 : 0.1);
+        s->lr = mo_optim_default_lr(kind) * (t->is_fresh ? 1 : TRAINED_SHARE);
     if (isnan(s->momentum))
         s->momentum = kind == MO_OPT_MOMENTUM || kind == MO_OPT_NESTEROV ? 0.9 : 0;
     if (isnan(s->weight_decay))
@@ -109,7 +112,26 @@ static void settle_rate(struct mo_trainer *t)
         s->warmup = s->schedule == MO_SCHED_ONE_CYCLE ? 0.2 : 0;
     t->schedule = (struct mo_schedule_options){.kind = (enum mo_schedule)s->schedule, .lr = s->lr, .warmup = s->warmup,
                                                .gamma = s->step_gamma, .step_epochs = s->step_epochs};
+    t->finds_rate = is_ours && !t->is_fresh;
     t->schedule.ramp = is_ours && t->is_fresh && kind != MO_OPT_GD ? FRESH_RAMP : 0;
+}
+
+/* How far a trained model still has to go: its loss as a share of that of a guess among all classes, ln K. An early
+ * export wants more than the tenth of the fresh rate that is right for a converged model. Not more than three tenths,
+ * since a high loss may also mean that only its last layer is new. One batch may be out of luck, so it is over some. */
+enum { RATE_SAMPLES = 1024 };
+static enum mopt_status find_rate(struct mo_trainer *t, int64_t width)
+{
+    bool is_class = t->loss == MO_LOSS_CROSS_ENTROPY || t->loss == MO_LOSS_BCE;
+    double loss = 0, guess = log(t->loss == MO_LOSS_CROSS_ENTROPY ? (double)width : 2);
+    if (!t->finds_rate || t->hooks.loss || !is_class || t->job->settings->dry_run)
+        return MOPT_OK;
+    MO_TRY(mo_trainer_start_loss(t, RATE_SAMPLES, &loss));
+    double share = isfinite(loss) ? fmin(fmax(loss / guess, TRAINED_SHARE), MOST_SHARE) : TRAINED_SHARE;
+    t->s.lr = t->schedule.lr = mo_optim_default_lr((enum mo_optimizer)t->s.optimizer) * share;
+    if (share > TRAINED_SHARE && t->s.optimizer != MO_OPT_GD)
+        t->schedule.ramp = FRESH_RAMP;
+    return MOPT_OK;
 }
 
 static enum mopt_status settle_loss(struct mo_trainer *t, int64_t width, const char *activation)
@@ -304,6 +326,7 @@ static enum mopt_status set_up(struct mo_trainer *t)
     MO_TRY(settle_batch(t, &width));
     MO_TRY(settle_loss(t, width, activation));
     MO_TRY(count_steps(t));
+    MO_TRY(find_rate(t, width));
     return make_state(t);
 }
 

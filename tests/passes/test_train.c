@@ -93,8 +93,10 @@ START_TEST(accumulated_steps_are_steps_of_large_batches)
     expect_ok(&large);
     expect_ok(&small);
     struct trial full = {.no_norm = true,
-                         .options = {"epochs", "3", "batch", "80", "optimizer", "sgd", "keep", "last"}};
-    struct trial gd = {.no_norm = true, .options = {"epochs", "3", "batch", "11", "optimizer", "gd", "keep", "last"}};
+                         .options = {"epochs", "3", "batch", "80", "optimizer", "sgd", "lr", "0.01", "keep",
+                                     "last"}};
+    struct trial gd = {.no_norm = true, .options = {"epochs", "3", "batch", "11", "optimizer", "gd", "lr", "0.01", "keep",
+                                   "last"}};
     expect_ok(&full);
     expect_ok(&gd);
     for (size_t i = 0; i < large.n_weights; i++) {
@@ -139,6 +141,30 @@ START_TEST(fine_tuning_never_makes_it_worse)
     harmed_average.options[9] = "0.5";
     expect_ok(&harmed_average);
     expect_same(&good, &harmed_average, "kept, with an average", 0);
+}
+END_TEST
+
+/* The further a trained model has to go, the higher its rate, within bounds; never of a rate that was given. */
+START_TEST(the_rate_goes_by_how_good_the_model_is)
+{
+    const char *const epochs[] = {"1", "40"};
+    double lr[2];
+    for (int i = 0; i < 2; i++) {
+        struct trial was = {.options = {"epochs", epochs[i], "init", "fresh", "lr", i ? "0.1" : "0.001",
+                                        "label-smoothing", "0"}};
+        expect_ok(&was);
+        struct trial t = {.start = &was, .options = {"epochs", "1"}};
+        expect_ok(&t);
+        lr[i] = t.lr;
+        struct trial given = {.start = &was, .options = {"epochs", "1", "lr", "0.02"}};
+        expect_ok(&given);
+        ck_assert(fabs(given.lr - 0.02) < 1e-12);
+        struct trial values = {.start = &was, .options = {"epochs", "1", "loss", "mse", "optimizer", "adam"}};
+        expect_ok(&values);
+        ck_assert_msg(fabs(values.lr - 0.0002) < 1e-12, "%g", values.lr);
+    }
+    ck_assert_msg(fabs(lr[0] - 0.03) < 1e-12, "untrained: %g", lr[0]);
+    ck_assert_msg(lr[1] >= 0.01 && lr[1] < 0.02, "trained: %g", lr[1]);
 }
 END_TEST
 
@@ -242,6 +268,7 @@ Suite *suite_train(void)
     tcase_add_test(c, threads_do_not_matter);
     tcase_add_test(c, accumulated_steps_are_steps_of_large_batches);
     tcase_add_test(c, fine_tuning_never_makes_it_worse);
+    tcase_add_test(c, the_rate_goes_by_how_good_the_model_is);
     tcase_add_test(c, frozen_parameters_stay);
     tcase_add_test(c, a_broken_loss_stops_and_keeps_the_checkpoint);
     tcase_add_test(c, labels_without_a_class_are_refused);

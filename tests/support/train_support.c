@@ -236,6 +236,7 @@ void run_trial(struct trial *t)
     t->loss_last = mopt_report_number(mopt_report_at(report, "training_result.loss_last"), NAN);
     t->accuracy = mopt_report_number(mopt_report_at(report, "metrics.accuracy"), NAN);
     t->rmse = mopt_report_number(mopt_report_at(report, "metrics.rmse"), NAN);
+    t->lr = mopt_report_number(mopt_report_at(report, "training.lr"), NAN);
     t->loss_kept = mopt_report_number(mopt_report_at(report, "metrics.loss"), NAN);
     t->loss_of_file = mopt_report_number(mopt_report_at(report, "after.metrics.loss"), NAN);
     t->start_accuracy = mopt_report_number(mopt_report_at(report, "training_result.start.accuracy"), NAN);

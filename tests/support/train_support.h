@@ -40,7 +40,7 @@ struct trial {
     char error[512];
     float weights[512];
     size_t n_weights;
-    double loss_first, loss_last, accuracy, rmse;
+    double loss_first, loss_last, accuracy, rmse, lr;
     double loss_kept, loss_of_file; /* validation as training saw it, and of the result (option evaluate) */
     double start_accuracy;          /* NaN: the start was not judged */
     char kept[8];
