@@ -96,6 +96,27 @@ struct mo_pool_desc {
     int64_t in[3], out[3], kernel[3], stride[3], dilation[3], pad_begin[3], pad_end[3];
 };
 
+/* Reading images between their pixels: pixel = coordinate * scale + shift along each axis; low and high are where
+ * reflection turns. n_axes 1..3. */
+enum mo_sample_mode { MO_SAMPLE_NEAREST, MO_SAMPLE_LINEAR, MO_SAMPLE_CUBIC };
+enum mo_sample_padding { MO_SAMPLE_ZEROS, MO_SAMPLE_BORDER, MO_SAMPLE_REFLECT };
+struct mo_sample_desc {
+    enum mo_sample_mode mode;
+    enum mo_sample_padding padding;
+    int n_axes;
+    int64_t batch, channels, n_places, in[3];
+    float scale[3], shift[3], low[3], high[3];
+};
+
+/* A recurrent state S (d_k x d_v) for each sample and head: see the kernel linear_attention. */
+struct mo_linear_attention_desc {
+    bool is_delta;                                          /* what the state holds of k already is taken off v */
+    bool decays_by_key;                                     /* decay: one for each of d_k, else one for a head */
+    int64_t batch, steps, q_heads, heads, d_k, d_v;         /* q_heads is a multiple of heads */
+    int64_t beta_heads;                                     /* heads, or 1 for all */
+    float scale;
+};
+
 /* act(alpha * A B + beta * C + bias): the epilogue of gemm. bias: n floats or NULL. */
 struct mo_epilogue { const float *bias; enum mo_act act; float act_lo, act_hi; };
 

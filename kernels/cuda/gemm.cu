@@ -121,3 +121,64 @@ void mo_cuda_gemm_csr_grad(struct mo_device *dev, int64_t m, int64_t n, int64_t 
         }
     });
 }
+
+/* ---- other types ------------------------------------------------------------------------------ */
+
+template <class T>
+static void matmul_of(struct mo_device *dev, int64_t m, int64_t n, int64_t k, const T *a, const int64_t *at_a, const T *b,
+                      const int64_t *at_b, T *c, const int64_t *at_c, int64_t n_batch)
+{
+    mo_each(dev, n_batch * m * n, [=] __device__(int64_t u) {
+        int64_t j = u % n, row = u / n % m, i = u / n / m;
+        T sum = 0;
+        for (int64_t p = 0; p < k; p++)
+            sum += a[at_a[i] + row * k + p] * b[at_b[i] + p * n + j];
+        c[at_c[i] + row * n + j] = sum;
+    });
+}
+
+void mo_cuda_matmul_typed(struct mo_device *dev, int dtype, int64_t m, int64_t n, int64_t k, const void *a,
+                          const int64_t *offset_a, const void *b, const int64_t *offset_b, void *c,
+                          const int64_t *offset_c, int64_t n_batch)
+{
+    mo_staged<int64_t> of_a(dev, offset_a, n_batch), of_b(dev, offset_b, n_batch), of_c(dev, offset_c, n_batch);
+#define PRODUCT(T) matmul_of(dev, m, n, k, (const T *)a, of_a.at, (const T *)b, of_b.at, (T *)c, of_c.at, n_batch)
+    switch (dtype) {
+    case 11: PRODUCT(double); break;
+    case 6: case 12: PRODUCT(uint32_t); break;
+    case 7: case 13: PRODUCT(uint64_t); break;
+    default: mo_cuda_latch(dev, "matmul_typed: no kernel for element type %d", dtype);
+    }
+#undef PRODUCT
+}
+
+/* A thread owns a column of one head's state: columns know nothing of each other. */
+void mo_cuda_linear_attention(struct mo_device *dev, const struct mo_linear_attention_desc *desc, const float *q,
+                              const float *k, const float *v, const float *decay, const float *beta, float *state,
+                              float *y)
+{
+    struct mo_linear_attention_desc d = *desc;
+    mo_each(dev, d.batch * d.heads * d.d_v, [=] __device__(int64_t thread) {
+        int64_t j = thread % d.d_v, unit = thread / d.d_v, h = unit % d.heads, share = d.q_heads / d.heads;
+        float *s = state + unit * d.d_k * d.d_v + j;
+        for (int64_t t = 0; t < d.steps; t++) {
+            int64_t token = unit / d.heads * d.steps + t, at = token * d.heads + h;
+            const float *key = k + at * d.d_k;
+            float u = v[at * d.d_v + j], factor = beta ? beta[token * d.beta_heads + (d.beta_heads == 1 ? 0 : h)] : 1;
+            for (int64_t i = 0; i < d.d_k; i++) {
+                if (decay)
+                    s[i * d.d_v] *= expf(decay[d.decays_by_key ? at * d.d_k + i : at]);
+                if (d.is_delta)
+                    u -= s[i * d.d_v] * key[i];
+            }
+            for (int64_t i = 0; i < d.d_k; i++)
+                s[i * d.d_v] += key[i] * (factor * u);
+            for (int64_t of = token * d.q_heads + h * share, end = of + share; of < end; of++) {
+                float sum = 0;
+                for (int64_t i = 0; i < d.d_k; i++)
+                    sum += d.scale * q[of * d.d_k + i] * s[i * d.d_v];
+                y[of * d.d_v + j] = sum;
+            }
+        }
+    });
+}

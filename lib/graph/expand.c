@@ -6,9 +6,8 @@
 /* A formula may use another formula, but not without end. */
 #define MAX_ROUNDS 8
 
-static void add_node(struct mo_expand *e, const char *type, const mo_value_id *in, mo_value_id out)
+void mo_expand_node(struct mo_expand *e, const char *type, const mo_value_id *in, uint32_t n_in, mo_value_id out)
 {
-    uint32_t n_in = 3;
     while (n_in && in[n_in - 1] == MO_NONE)
         n_in--;
     e->last = e->is_full ? MO_NONE : mo_graph_add_node(e->g, type, "", e->name, in, n_in, &out, 1);
@@ -20,13 +19,13 @@ mo_value_id mo_expand_op(struct mo_expand *e, const char *type, mo_value_id a, m
     const struct mo_shape unknown = { .rank = MO_UNKNOWN };
     mo_value_id out = e->is_full ? MO_NONE : mo_graph_add_value(e->g, type, MO_UNDEFINED, &unknown);
     e->is_full = out == MO_NONE;
-    add_node(e, type, (mo_value_id[]){ a, b, c }, out);
+    mo_expand_node(e, type, (mo_value_id[]){ a, b, c }, 3, out);
     return out;
 }
 
 void mo_expand_into(struct mo_expand *e, mo_value_id out, const char *type, mo_value_id a, mo_value_id b, mo_value_id c)
 {
-    add_node(e, type, (mo_value_id[]){ a, b, c }, out);
+    mo_expand_node(e, type, (mo_value_id[]){ a, b, c }, 3, out);
 }
 
 void mo_expand_int(struct mo_expand *e, const char *name, int64_t value)

@@ -22,6 +22,8 @@ struct mo_expand {
 mo_value_id mo_expand_op(struct mo_expand *e, const char *type, mo_value_id a, mo_value_id b, mo_value_id c);
 /* The same into `out`, a value that is there already. */
 void mo_expand_into(struct mo_expand *e, mo_value_id out, const char *type, mo_value_id a, mo_value_id b, mo_value_id c);
+/* The same with any number of inputs. */
+void mo_expand_node(struct mo_expand *e, const char *type, const mo_value_id *in, uint32_t n_in, mo_value_id out);
 /* Attributes of the node made last. */
 void mo_expand_int(struct mo_expand *e, const char *name, int64_t value);
 void mo_expand_ints(struct mo_expand *e, const char *name, const int64_t *values, size_t n);

@@ -271,6 +271,65 @@ static void case_resample(struct bench *b)
     result(b, x, (size_t)(outer * n_x * inner));
 }
 
+static void case_sample(struct bench *b)
+{
+    struct mo_sample_desc d = { .mode = (enum mo_sample_mode)pick(b, 0, 2), .padding = (enum mo_sample_padding)pick(b, 0, 2),
+                                .n_axes = (int)pick(b, 1, 3), .batch = pick(b, 1, 3), .channels = pick(b, 1, 4),
+                                .n_places = pick(b, 1, 30) };
+    int64_t n_pixels = d.batch * d.channels;
+    for (int k = 0; k < d.n_axes; k++) {
+        bool align = pick(b, 0, 1);
+        d.in[k] = pick(b, 2, 6);
+        n_pixels *= d.in[k];
+        d.shift[k] = (float)(d.in[k] - 1) / 2;
+        d.scale[k] = (float)(align ? d.in[k] - 1 : d.in[k]) / 2;
+        d.low[k] = align ? 0 : -0.5f;
+        d.high[k] = (float)(d.in[k] - 1) - d.low[k];
+    }
+    size_t n_places = (size_t)(d.batch * d.n_places * d.n_axes), n_y = (size_t)(d.batch * d.channels * d.n_places);
+    float *x = operand(b, (size_t)n_pixels, 1, 0), *at = operand(b, n_places, 1.7f, 0), *y = operand(b, n_y, 1, 0);
+    float *dx = operand(b, (size_t)n_pixels, 1, 0), *dat = operand(b, n_places, 1, 0);
+    b->be->sample(b->dev, &d, x, at, y);
+    result(b, y, n_y);
+    b->be->sample_grad(b->dev, &d, x, at, y, dx, dat);
+    result(b, dx, (size_t)n_pixels);
+    result(b, dat, n_places);
+}
+
+static void case_linear_attention(struct bench *b)
+{
+    struct mo_linear_attention_desc d = { .is_delta = pick(b, 0, 1), .decays_by_key = pick(b, 0, 1), .batch = pick(b, 1, 3),
+                                          .steps = pick(b, 1, 5), .heads = pick(b, 1, 3), .d_k = pick(b, 1, 9),
+                                          .d_v = pick(b, 1, 9), .scale = 0.5f };
+    d.q_heads = d.heads * pick(b, 1, 3);
+    d.beta_heads = pick(b, 0, 1) ? d.heads : 1;
+    int64_t tokens = d.batch * d.steps;
+    size_t n_state = (size_t)(d.batch * d.heads * d.d_k * d.d_v), n_y = (size_t)(tokens * d.q_heads * d.d_v);
+    float *q = operand(b, (size_t)(tokens * d.q_heads * d.d_k), 1, 0), *k = operand(b, (size_t)(tokens * d.heads * d.d_k), 0.5f, 0);
+    float *v = operand(b, (size_t)(tokens * d.heads * d.d_v), 1, 0), *beta = operand(b, (size_t)(tokens * d.heads), 0.5f, 0.5f);
+    float *decay = operand(b, (size_t)(tokens * d.heads * d.d_k), 0.5f, -0.5f);
+    float *state = operand(b, n_state, 1, 0), *y = operand(b, n_y, 1, 0);
+    b->be->linear_attention(b->dev, &d, q, k, v, pick(b, 0, 1) ? decay : NULL, d.is_delta ? beta : NULL, state, y);
+    result(b, state, n_state);
+    result(b, y, n_y);
+}
+
+static void case_matmul_typed(struct bench *b)
+{
+    static const int types[] = { 6, 7, 11, 12, 13 };
+    int dtype = types[pick(b, 0, 4)];
+    int64_t m = pick(b, 1, 12), n = pick(b, 1, 12), k = pick(b, 0, 12), count = pick(b, 1, 4), at[3][4];
+    for (int64_t i = 0; i < count; i++) {
+        at[0][i] = (count - 1 - i) * m * k;
+        at[1][i] = i / 2 * k * n;
+        at[2][i] = i * m * n;
+    }
+    const void *x = typed(b, dtype, (size_t)(m * k * count)), *w = typed(b, dtype, (size_t)(k * n * count));
+    void *y = typed(b, dtype, (size_t)(m * n * count));
+    b->be->matmul_typed(b->dev, dtype, m, n, k, x, at[0], w, at[1], y, at[2], count);
+    result_typed(b, dtype, y, (size_t)(m * n * count));
+}
+
 /* ---- making ----------------------------------------------------------------------------------------- */
 
 static void case_arange(struct bench *b)
@@ -464,6 +523,8 @@ static const struct { const char *names; void (*run)(struct bench *); } cases[] 
     { "fill", case_fill }, { "copy_strided", case_copy_strided }, { "add_strided", case_add_strided },
     { "gather gather_grad", case_gather }, { "gather_elements scatter_elements", case_gather_elements },
     { "gather_nd scatter_nd", case_gather_nd }, { "resample resample_grad", case_resample }, { "arange", case_arange },
+    { "sample sample_grad", case_sample }, { "linear_attention", case_linear_attention },
+    { "matmul_typed", case_matmul_typed },
     { "one_hot", case_one_hot }, { "trilu", case_trilu }, { "classify", case_classify }, { "nonzero", case_nonzero },
     { "reduce reduce_grad", case_reduce }, { "argmax topk", case_argmax }, { "cumsum", case_cumsum },
     { "gemm_int8", case_gemm_int8 }, { "conv_int8", case_conv_int8 }, { "lookup", case_lookup },

@@ -50,6 +50,12 @@ const struct gradient_case gradient_cases_nn[] = {
     {"GlobalLpPool", 11, "~2x3x4x3", ""},
     {"GlobalLpPool", 11, "~2x3x4x3", "p=1"},
 
+    {"CausalConvWithState", 27, "2x3x5 3x1x4 3 2x3x3", "activation=silu", 2},
+    {"CausalConvWithState", 27, "2x3x5 3x1x2", ""},
+    {"GridSample", 20, "2x3x4x5 %2x3x2x2", "mode=cubic"},
+    {"GridSample", 20, "2x3x6 2x4x1", "mode=cubic padding_mode=reflection align_corners=1"},
+    {"GridSample", 16, "1x2x4x5 F1x3x2x2", "mode=bilinear padding_mode=border"},
+    {"GridSample", 20, "1x2x3x4x2 F1x2x2x3x3", ""},
     {"LpNormalization", 1, "~2x3x4", ""},
     {"LpNormalization", 22, "~2x3x4", "axis=1 p=1"},
     {"MeanVarianceNormalization", 13, "2x3x4x3", ""},
