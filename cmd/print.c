@@ -186,11 +186,23 @@ void print_metrics(const struct mopt_report *m, FILE *to)
             fprintf(to, "%-24s %.5g%s\n", rows[i].label, rows[i].factor * number(m, rows[i].key), rows[i].unit);
 }
 
+/* "9 of 9 operators in int8": of those that multiply and add. */
+static const char *precision_text(const struct mopt_report *operators, char *text, size_t bytes)
+{
+    long long n_int8 = (long long)mopt_report_int(at(operators, "int8"), 0);
+    long long n_float = (long long)mopt_report_int(at(operators, "float"), 0);
+    snprintf(text, bytes, "%lld of %lld operators in int8", n_int8, n_int8 + n_float);
+    return text;
+}
+
 void print_eval(struct cli *cli, const struct mopt_report *r)
 {
+    char text[64];
     (void)cli;
     print_metrics(at(r, "metrics"), stdout);
     printf("%-24s %lld\n", "samples", (long long)mopt_report_int(at(r, "n_samples"), 0));
+    if (mopt_report_int(at(r, "operators.int8"), 0))
+        printf("%-24s %s\n", "precision", precision_text(at(r, "operators"), text, sizeof text));
 }
 
 void print_nothing(struct cli *cli, const struct mopt_report *r)
@@ -308,9 +320,11 @@ void print_bench(struct cli *cli, const struct mopt_report *r)
     }
     for (size_t i = 0; i < mopt_report_count(models); i++) {
         const struct mopt_report *m = mopt_report_item(models, i);
-        printf("%-20s from %.4g ms to %.4g ms in %lld runs, %lld of them outliers\n", mopt_report_text(at(m, "name"), "?"),
-               number(m, "latency_ms.min"), number(m, "latency_ms.max"), (long long)mopt_report_int(at(r, "n_runs"), 0),
-               (long long)mopt_report_int(at(m, "n_outliers"), 0));
+        char text[64];
+        printf("%-20s from %.4g ms to %.4g ms in %lld runs, %lld of them outliers; %s\n",
+               mopt_report_text(at(m, "name"), "?"), number(m, "latency_ms.min"), number(m, "latency_ms.max"),
+               (long long)mopt_report_int(at(r, "n_runs"), 0), (long long)mopt_report_int(at(m, "n_outliers"), 0),
+               precision_text(at(m, "operators"), text, sizeof text));
     }
     printf("engine: mopt on %s; %s; other runtimes will time differently\n", mopt_report_text(at(r, "engine"), "?"),
            mopt_report_text(at(r, "machine.cpu"), ""));

@@ -405,8 +405,16 @@ enum mopt_status mo_evaluation_model(struct mo_job *job, const struct mopt_model
         return mo_fail(job->ctx, MOPT_USAGE, "no data to evaluate on: add --data SPEC");
     MO_TRY(mo_run_new(job->ctx, &model->graph, &(struct mo_run_options){.free_batch = true}, &run));
     enum mopt_status s = mo_evaluation_run(job, run, e);
+    mo_run_precision(run, &e->n_int8, &e->n_float);
     mo_run_free(run);
     return s;
+}
+
+void mo_report_precision(struct mopt_report *report, uint32_t n_int8, uint32_t n_float)
+{
+    struct mopt_report *row = mo_report_object(report, "operators");
+    mo_report_set_int(row, "int8", n_int8);
+    mo_report_set_int(row, "float", n_float);
 }
 
 void mo_evaluation_release(struct mo_evaluation *e)

@@ -16,6 +16,7 @@ struct mo_evaluation {
     struct mo_metrics metrics;      /* out */
     size_t n_classes;
     struct mo_class_counts *classes;    /* n_classes of them */
+    uint32_t n_int8, n_float;       /* operators that multiply and add: mo_run_precision */
     uint64_t *confusion;            /* n_classes x n_classes, row: true, column: said; or NULL */
 };
 /* Evaluate with a run that exists; its is_training is put back. Release afterwards, also after a failure. */
@@ -23,6 +24,8 @@ MOPT_MUST_CHECK enum mopt_status mo_evaluation_run(struct mo_job *job, struct mo
 MOPT_MUST_CHECK enum mopt_status mo_evaluation_model(struct mo_job *job, const struct mopt_model *model,
                                                      struct mo_evaluation *e);
 void mo_evaluation_release(struct mo_evaluation *e);
+/* "operators": how many multiply and add in 8-bit integers, how many in float. */
+void mo_report_precision(struct mopt_report *report, uint32_t n_int8, uint32_t n_float);
 
 /* Wilson's score interval for n_right of n at 95 % (E. B. Wilson, JASA 22, 1927). */
 void mo_wilson(double n_right, double n, double *low, double *high);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/passes/eval.h"
 #include "lib/passes/measure.h"
 #include "lib/run/run.h"
 
@@ -222,6 +223,9 @@ static enum mopt_status report_model(struct race *r, struct racer *m, struct mop
     MO_TRY(mo_report_counts(r->job->ctx, m->model, row));
     MO_TRY(report_times(r, m, row, advice));
     report_ratio(r, m, row);
+    uint32_t n_int8, n_float;
+    mo_run_precision(m->run, &n_int8, &n_float);
+    mo_report_precision(row, n_int8, n_float);
     struct mopt_report *memory = mo_report_object(row, "memory_bytes");
     mo_report_set_int(memory, "activations", (int64_t)mo_run_block_bytes(m->run));
     mo_report_set_int(memory, "weights", (int64_t)mo_run_weight_bytes(m->run));

@@ -69,6 +69,7 @@ static enum mopt_status run(struct mo_job *job)
     if (!s) {
         mo_report_metrics(mo_report_object(job->report, "metrics"), &e.metrics);
         mo_report_set_int(job->report, "n_samples", (int64_t)e.metrics.n);
+        mo_report_precision(job->report, e.n_int8, e.n_float);
         if (e.metrics.has_accuracy)
             report_classes(job->report, mo_dataset_source(job->dataset, e.split), &e);
     }

@@ -379,6 +379,18 @@ size_t mo_run_block_bytes(const struct mo_run *run)
     return run->plan ? run->plan->block_bytes : 0;
 }
 
+void mo_run_precision(const struct mo_run *run, uint32_t *n_int8, uint32_t *n_float)
+{
+    *n_int8 = *n_float = 0;
+    for (mo_node_id i = 0; run->graph && i < run->graph->n_nodes; i++) {
+        const struct mo_node *n = &run->graph->nodes[i];
+        if (!n->op || !n->op->macs || n->op->macs == mo_macs_zero || n->n_in < 2)
+            continue;
+        const struct mo_value *x = mo_in(run->graph, n, 0);
+        *(x && (x->dtype == MO_U8 || x->dtype == MO_I8) ? n_int8 : n_float) += 1;
+    }
+}
+
 size_t mo_run_weight_bytes(const struct mo_run *run)
 {
     size_t bytes = 2 * run->n_weights * sizeof(float);

@@ -103,6 +103,9 @@ void mo_run_node_ns(const struct mo_run *run, mo_node_id n, uint64_t *forward_ns
 mo_value_id mo_run_user_value(const struct mo_run *run, mo_value_id lowered);
 /* Copy parameters and state back into the user's graph (new heap data). */
 MOPT_MUST_CHECK enum mopt_status mo_run_store(struct mo_run *run, struct mo_graph *g);
+/* Operators of the current plan that multiply and add (convolutions, matrix products): those computed in 8-bit integers,
+ * and the others. */
+void mo_run_precision(const struct mo_run *run, uint32_t *n_int8, uint32_t *n_float);
 /* Bytes of the planned block of the current plan; of weights, gradients. */
 size_t mo_run_block_bytes(const struct mo_run *run);
 size_t mo_run_weight_bytes(const struct mo_run *run);

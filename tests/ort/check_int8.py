@@ -1,0 +1,182 @@
+"""Quantized operators computed in integers: at most one step from ONNX Runtime's results, operator by operator in random
+shapes, and the same for whole networks that mopt's and ONNX Runtime's quantizers wrote."""
+import sys
+
+import numpy as np
+import onnx
+from onnx import TensorProto as T, helper as h, numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+from common import mopt, report, session
+
+rng = np.random.default_rng(7)
+
+
+class Net:
+    """A graph of Q, DQ and one operator between them; u8 or s8 for activations."""
+
+    def __init__(self, signed):
+        self.kind, self.inputs, self.nodes, self.inits = (np.int8 if signed else np.uint8), [], [], []
+        self.low = -128 if signed else 0
+
+    def const(self, name, value):
+        self.inits.append(numpy_helper.from_array(np.array(value), name))
+        return name
+
+    def params(self, name):
+        zero = self.low + rng.integers(0, 256)
+        return [self.const(name + "_s", np.float32(rng.uniform(0.01, 0.05))), self.const(name + "_z", self.kind(zero))]
+
+    def quantized(self, name, shape):
+        """A float input behind Q and DQ."""
+        self.inputs.append(h.make_tensor_value_info(name, T.FLOAT, shape))
+        self.params_of = self.params(name)
+        return self.pair(name, self.params_of)
+
+    def pair(self, name, params):
+        self.nodes.append(h.make_node("QuantizeLinear", [name, *params], [name + "_q"]))
+        self.nodes.append(h.make_node("DequantizeLinear", [name + "_q", *params], [name + "_dq"]))
+        return name + "_dq"
+
+    def weight(self, name, shape, axis, signed=True):
+        n = shape[axis]
+        scale = rng.uniform(0.002, 0.02, n).astype(np.float32)
+        values = rng.integers(-127, 128, shape).astype(np.int8) if signed else rng.integers(0, 256, shape).astype(np.uint8)
+        zero = np.zeros(n, np.int8) if signed else np.full(n, 128, np.uint8)
+        names = [self.const(name + "_w", values), self.const(name + "_s", scale), self.const(name + "_z", zero)]
+        self.nodes.append(h.make_node("DequantizeLinear", names, [name], axis=axis))
+        self.steps = scale
+        return name
+
+    def bias(self, name, x_scale):
+        n = len(self.steps)
+        names = [self.const(name + "_q", rng.integers(-3000, 3000, n).astype(np.int32)),
+                 self.const(name + "_s", (x_scale * self.steps).astype(np.float32)), self.const(name + "_z", np.zeros(n, np.int32))]
+        self.nodes.append(h.make_node("DequantizeLinear", names, [name], axis=0))
+        return name
+
+    def scale_of(self, name):
+        return next(float(numpy_helper.to_array(i)) for i in self.inits if i.name == name + "_s")
+
+    def save(self, path, y):
+        """y goes through Q and out as bytes."""
+        params = self.params("y")
+        self.nodes.append(h.make_node("QuantizeLinear", [y, *params], ["bytes"]))
+        out = h.make_tensor_value_info("bytes", T.INT8 if self.kind == np.int8 else T.UINT8, None)
+        graph = h.make_graph(self.nodes, "g", self.inputs, [out], self.inits)
+        onnx.save(h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=8), path)
+
+
+def steps_apart(path, output):
+    peer = session(path)
+    feeds = {x.name: rng.standard_normal(x.shape).astype(np.float32) for x in peer.get_inputs()}
+    files = []
+    for name, value in feeds.items():
+        np.save(f"{name}.npy", value)
+        files += ["--input", f"{name}={name}.npy"]
+    mopt("infer", path, *files, "--output", f"{output}=out.npy", "-f")
+    return np.abs(np.load("out.npy").astype(np.float64) - peer.run([output], feeds)[0].astype(np.float64))
+
+
+def expect(what, path, products):
+    apart = steps_apart(path, "bytes")
+    in_int8 = report("bench", path, "--runs", 1)["models"][0]["operators"]
+    print(what, "differ", float((apart > 0).mean()), "most", apart.max(), in_int8)
+    if apart.max() > 1 or (apart > 0).mean() > 0.01 or in_int8 != {"int8": products, "float": 0}:
+        sys.exit(f"{what}: {apart.max()} steps apart, {in_int8}")
+
+
+def conv(signed, round_):
+    net, depth = Net(signed), round_ % 4 == 3
+    groups = 1 if round_ % 4 < 2 else int(rng.integers(2, 40))
+    c = groups if depth else groups * int(rng.integers(1, 1 + 48 // groups) if groups < 48 else 1)
+    o = c if depth else groups * int(rng.integers(1, 9)) if groups > 1 else int(rng.integers(1, 80))
+    k, size = int(rng.integers(1, 6)), int(rng.integers(6, 34))
+    x = net.quantized("x", [int(rng.integers(1, 4)), c, size, size + 1])
+    w = net.weight("w", [o, c // groups, k, k], 0, signed or round_ % 3 > 0)
+    pads = [int(p) for p in rng.integers(0, k, 4)]
+    names = [x, w] + ([net.bias("b", net.scale_of("x"))] if round_ % 2 else [])
+    stride = [int(s) for s in rng.integers(1, 3, 2)]
+    net.nodes.append(h.make_node("Conv", names, ["y"], group=groups, pads=pads, strides=stride))
+    ends = {0: "y", 1: "r"}[round_ % 2]
+    if ends == "r":
+        net.nodes.append(h.make_node("Relu", ["y"], ["r"]))
+    net.save("op.onnx", ends)
+    expect(f"Conv {groups} groups {c} to {o}, {k}x{k} stride {stride} of {size}", "op.onnx", 1)
+
+
+def product(signed, round_):
+    net, m, k, n = Net(signed), int(rng.integers(1, 70)), int(rng.integers(1, 300)), int(rng.integers(1, 150))
+    if round_ % 2:
+        x = net.quantized("x", [2, m, k])
+        net.nodes.append(h.make_node("MatMul", [x, net.weight("w", [k, n], 1)], ["y"]))
+    else:
+        turned = round_ % 4 == 0
+        x = net.quantized("x", [m, k])
+        w = net.weight("w", [n, k] if turned else [k, n], 0 if turned else 1)
+        net.nodes.append(h.make_node("Gemm", [x, w, net.bias("b", net.scale_of("x"))], ["y"], transB=int(turned)))
+    net.save("op.onnx", "y")
+    expect(f"product {m}x{k}x{n}", "op.onnx", 1)
+
+
+def elements(signed, round_):
+    net, shape = Net(signed), [int(s) for s in rng.integers(2, 20, 4)]
+    x = net.quantized("x", shape)
+    kind = ["Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "MaxPool", "Sigmoid", "LeakyRelu", "HardSwish", "Clip"][round_]
+    if kind in ("Add", "Mul", "Concat"):
+        names = [x, net.quantized("z", shape if kind != "Mul" else [shape[0], shape[1], 1, 1])]
+        net.nodes.append(h.make_node(kind, names, ["y"], **({"axis": 1} if kind == "Concat" else {})))
+    elif kind in ("AveragePool", "MaxPool"):
+        net.nodes.append(h.make_node(kind, [x], ["y"], kernel_shape=[2, 2], strides=[2, 1]))
+    elif kind == "Clip":
+        net.nodes.append(h.make_node("Clip", [x, net.const("lo", np.float32(-0.3)), net.const("hi", np.float32(0.9))], ["y"]))
+    else:
+        net.nodes.append(h.make_node(kind, [x], ["y"]))
+    net.save("op.onnx", "y")
+    expect(f"{kind} {shape}", "op.onnx", 0)
+
+
+for signed in (False, True):
+    for i in range(12):
+        conv(signed, i)
+    for i in range(8):
+        product(signed, i)
+    for i in range(10):
+        elements(signed, i)
+
+
+class Reader(CalibrationDataReader):
+    def __init__(self, values):
+        self.rows = iter([{"input": v} for v in values])
+
+    def get_next(self):
+        return next(self.rows, None)
+
+
+def whole(path, products):
+    apart = steps_apart(path, "output")
+    feeds_most = max(1e-9, np.abs(np.load("out.npy")).max())
+    operators = report("bench", path, "--runs", 1)["models"][0]["operators"]
+    print(path, "largest difference", apart.max() / feeds_most, operators)
+    if apart.max() > 3e-2 * feeds_most or operators["float"] > products:
+        sys.exit(f"{path}: {apart.max()} of {feeds_most}, {operators}")
+
+
+for family, shape in {"lenet5": [1, 28, 28], "resnet20": [3, 32, 32], "mobilenetv2": [3, 64, 64]}.items():
+    mopt("create", family, "--input", "x".join(map(str, shape)), "--classes", 10, "-o", f"{family}.onnx")
+    model = onnx.load(f"{family}.onnx")
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    onnx.save(model, f"{family}.onnx")
+    x = rng.standard_normal([24, *shape]).astype(np.float32)
+    np.save("x.npy", x)
+    np.save("y.npy", np.zeros(len(x), np.int64))
+    for target in ("x86", "arm", "trt"):
+        path = f"{family}.{target}.onnx"
+        mopt("quantize", f"{family}.onnx", "--data", "npy:x.npy,y.npy,layout=tensor", "--target", target, "--no-evaluate",
+             "--measure", 0, "-o", path)
+        whole(path, 1)
+    for act in (QuantType.QUInt8, QuantType.QInt8):
+        path = f"{family}.{act}.onnx"
+        quantize_static(f"{family}.onnx", path, Reader(x.reshape(-1, 2, *shape)), quant_format=QuantFormat.QDQ,
+                        activation_type=act, weight_type=QuantType.QInt8, per_channel=True)
+        whole(path, 0)
