@@ -70,8 +70,9 @@ MOPT_MUST_CHECK enum mopt_status mo_onnx_graph(struct mo_onnx_in *in, MoOnnx__Gr
 /* onnx_read_attr.c */
 MOPT_MUST_CHECK enum mopt_status mo_onnx_attr(struct mo_onnx_in *in, MoOnnx__AttributeProto *p, struct mo_attr *a,
                                               struct mo_onnx_scope *scope);
-/* The elements of a Constant node become data of its output. */
-MOPT_MUST_CHECK enum mopt_status mo_onnx_constant(struct mo_onnx_in *in, struct mo_graph *g, struct mo_node *n);
+
+/* onnx_read_function.c: local functions as graphs; what the message holds is used up. */
+MOPT_MUST_CHECK enum mopt_status mo_onnx_functions(struct mo_onnx_in *in, struct mopt_model *m, MoOnnx__ModelProto *p);
 
 /* onnx_write.c: bytes of the file and its external data together. */
 MOPT_MUST_CHECK enum mopt_status mo_model_bytes(struct mopt_ctx *ctx, const struct mopt_model *model, uint64_t *bytes);

@@ -84,7 +84,8 @@ static enum mopt_status read_model(struct mo_onnx_in *in, struct mopt_model *m)
     p->producer_name = p->producer_version = p->domain = NULL;
     p->graph = NULL;
     p->n_opset_import = p->n_metadata_props = 0;
-    return mo_onnx_keep(in, &p->base, &m->kept);
+    MO_TRY(mo_onnx_keep(in, &p->base, &m->kept));
+    return mo_onnx_functions(in, m, p);
 }
 
 static void release_mapping(struct mopt_model *m)

@@ -280,7 +280,8 @@ static enum mopt_status read_body(struct mo_onnx_in *in, struct mo_onnx_scope *s
     MO_TRY(read_attrs(in, s, p, n));
     n->captures = s->captures;
     n->n_captures = s->n_captures;
-    MO_TRY(mo_onnx_constant(in, s->graph, n));
+    if (!mo_node_take_constant(s->graph, n))
+        return mo_no_memory(in->ctx, 16, "a constant");
     p->name = p->op_type = p->domain = p->overload = NULL;
     p->n_input = p->n_output = p->n_attribute = 0;
     return mo_onnx_keep(in, &p->base, &n->kept);

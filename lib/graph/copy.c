@@ -104,6 +104,7 @@ static enum mopt_status copy_into(struct copier *c, struct mo_graph *dst, const 
 static enum mopt_status copy_attr(struct copier *c, struct mo_graph *owner, struct mo_attr *a)
 {
     a->name = copy_text(c, a->name);
+    a->ref = copy_text(c, a->ref);
     if (c->deep) {
         a->s = a->s ? keep(c, mo_arena_bytes(c->arena, a->s, a->s_bytes)) : NULL;
         a->floats = copy_array(c, a->floats, a->n, sizeof *a->floats);
@@ -192,4 +193,44 @@ enum mopt_status mo_graph_copy(struct mopt_ctx *ctx, struct mo_graph *dst, const
 {
     struct copier c = { .ctx = ctx, .arena = dst->arena, .deep = copy_data };
     return copy_into(&c, dst, src);
+}
+
+static enum mopt_status copy_function(struct copier *c, struct mo_function *f)
+{
+    const struct mo_graph *body = f->body;
+    const struct mo_attr *defaults = f->defaults;
+    uint32_t n_defaults = f->n_defaults;
+    f->name = copy_text(c, f->name);
+    f->domain = copy_text(c, f->domain);
+    f->overload = copy_text(c, f->overload);
+    struct mo_import *imports = copy_array(c, f->imports, f->n_imports, sizeof *imports);
+    for (uint32_t k = 0; imports && k < f->n_imports; k++)
+        imports[k].domain = copy_text(c, imports[k].domain);
+    f->imports = imports;
+    f->n_defaults = 0;
+    f->defaults = copy_array(c, defaults, n_defaults, sizeof *defaults);
+    f->body = keep(c, mo_arena_new(c->arena, 1, sizeof *f->body));
+    if (c->failed)
+        return mo_no_memory(c->ctx, sizeof *body, "copying a function");
+    for (; f->n_defaults < n_defaults; f->n_defaults++)
+        MO_TRY(copy_attr(c, f->body, &f->defaults[f->n_defaults]));
+    return copy_into(c, f->body, body);
+}
+
+enum mopt_status mo_functions_copy(struct mopt_ctx *ctx, struct mopt_model *dst, const struct mopt_model *src)
+{
+    struct copier c = { .ctx = ctx, .arena = &dst->arena, .deep = true };
+    dst->functions = mo_arena_new(c.arena, src->n_functions + 1u, sizeof *dst->functions);
+    if (!dst->functions)
+        return mo_no_memory(ctx, src->n_functions * sizeof *dst->functions, "copying functions");
+    while (dst->n_functions < src->n_functions) {
+        struct mo_function *f = &dst->functions[dst->n_functions];
+        *f = src->functions[dst->n_functions];
+        enum mopt_status status = copy_function(&c, f);
+        dst->n_functions += f->body && f->body != src->functions[dst->n_functions].body;
+        MO_TRY(status);
+    }
+    dst->graph.functions = dst->functions;
+    dst->graph.n_functions = dst->n_functions;
+    return MOPT_OK;
 }

@@ -296,8 +296,7 @@ static void replace_ids(mo_value_id *ids, uint32_t n, mo_value_id from, mo_value
             ids[i] = to;
 }
 
-/* A subgraph knows an outer value by name: let its readers of `from` read `to`. */
-static void rename_capture(struct mo_graph *sub, const char *from, const char *to)
+void mo_graph_rename_capture(struct mo_graph *sub, const char *from, const char *to)
 {
     mo_value_id old = mo_graph_find(sub, from), new = mo_graph_find(sub, to);
     if (old == MO_NONE || !sub->values[old].is_captured)
@@ -312,7 +311,7 @@ static void rename_capture(struct mo_graph *sub, const char *from, const char *t
         for (uint32_t a = 0; a < sub->nodes[i].n_attrs; a++) {
             const struct mo_attr *attr = &sub->nodes[i].attrs[a];
             for (size_t k = 0; attr->graphs && k < attr->n; k++)
-                rename_capture(attr->graphs[k], from, to);
+                mo_graph_rename_capture(attr->graphs[k], from, to);
         }
 }
 
@@ -336,7 +335,7 @@ void mo_graph_replace_uses(struct mo_graph *g, mo_value_id from, mo_value_id to)
             replace_ids(n->captures, n->n_captures, from, to);
         for (uint32_t a = 0; a < n->n_attrs; a++)
             for (size_t k = 0; n->attrs[a].graphs && k < n->attrs[a].n; k++)
-                rename_capture(n->attrs[a].graphs[k], g->values[from].name, g->values[to].name);
+                mo_graph_rename_capture(n->attrs[a].graphs[k], g->values[from].name, g->values[to].name);
     }
     mo_graph_recount(g);
 }

@@ -121,6 +121,7 @@ struct mo_attr {
     size_t n;                           /* of floats, ints, strings, tensors, graphs; TENSOR and GRAPH: 1 */
     struct mo_tensor_const *tensors;    /* TENSOR: one; TENSORS: n. A Constant node's value lives in mo_value.data instead: */
     struct mo_graph **graphs;           /* GRAPH: one; GRAPHS: n */
+    const char *ref;                    /* OTHER, in a function: the caller's attribute of that name; NULL: no reference */
     bool is_value_data;                 /* this tensor is out[0].data of the node; tensors[0].data is unused */
     struct mo_kept kept;                /* rest of its AttributeProto; for OTHER the whole */
 };
@@ -155,11 +156,18 @@ struct mo_graph {
     mo_value_id *infos; uint32_t n_infos;           /* order of value_info in the file */
     int opset;                          /* version of the default domain; 0 when it is not imported */
     struct mo_graph *parent;            /* enclosing graph of a subgraph, else NULL */
+    const struct mo_function *functions; uint32_t n_functions;      /* the model's, in its main graph and copies of that */
     struct mo_kept kept;                /* doc string, quantization annotations, sparse initializers, metadata */
 };
 
 struct mo_meta { const char *key, *value; };
-struct mo_function;                     /* local functions: kept encoded; formats/ owns the meaning */
+/* A local function, as what a call of it stands for. The model also keeps it encoded, and writes that. */
+struct mo_function {
+    const char *name, *domain, *overload;
+    struct mo_attr *defaults; uint32_t n_defaults;      /* of attributes that a call may leave out */
+    const struct mo_import *imports; uint32_t n_imports;    /* of what its nodes are in */
+    struct mo_graph *body;              /* its inputs and outputs are the call's, in order */
+};
 
 struct mopt_model {
     struct mo_arena arena;
@@ -170,6 +178,7 @@ struct mopt_model {
     struct mo_import *imports; uint32_t n_imports;
     struct mo_meta *metadata; uint32_t n_metadata;
     struct mo_kept kept;                /* doc string, functions, training info, unknown fields */
+    struct mo_function *functions; uint32_t n_functions;
     bool is_external;                   /* came with external data, and is written so again */
     uint64_t file_bytes;                /* of the file it was read from, external data included; 0: made here */
     uint64_t file_hash;                 /* XXH64 of that file, without external data */
@@ -240,6 +249,15 @@ MOPT_MUST_CHECK enum mopt_status mo_graph_sort(struct mopt_ctx *ctx, struct mo_g
 /* The invariants at the top of this file; MOPT_FAILED says which is broken. */
 MOPT_MUST_CHECK enum mopt_status mo_graph_check(struct mopt_ctx *ctx, const struct mo_graph *g);
 
+/* Every call of a function, also in subgraphs and within functions, replaced by its nodes; then sorted. *n_inlined (or
+ * NULL) is raised by the calls. The graph borrows the constants of the bodies. */
+MOPT_MUST_CHECK enum mopt_status mo_graph_inline(struct mopt_ctx *ctx, struct mo_graph *g,
+                                                 const struct mo_function *functions, uint32_t n_functions,
+                                                 uint32_t *n_inlined);
+/* The same for a whole model, which then has no functions any more, but for those that only its training calls. */
+MOPT_MUST_CHECK enum mopt_status mo_model_inline(struct mopt_ctx *ctx, struct mopt_model *m, uint32_t *n_inlined);
+/* The elements of a Constant node become data of its output, once its attributes say them. False: no memory. */
+bool mo_node_take_constant(struct mo_graph *g, struct mo_node *n);
 /* A deep copy of structure into dst (its arena must be set, otherwise zero); constants are borrowed
  * from src, which must outlive it, unless copy_data. Subgraphs come along. */
 MOPT_MUST_CHECK enum mopt_status mo_graph_copy(struct mopt_ctx *ctx, struct mo_graph *dst, const struct mo_graph *src,

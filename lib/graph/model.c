@@ -1,5 +1,6 @@
 /* A whole model: its own, new, copied; metadata and versions. */
 #include "lib/graph/graph.h"
+#include "lib/graph/private.h"
 
 #include <string.h>
 
@@ -21,6 +22,8 @@ void mopt_model_free(struct mopt_model *model)
     if (!model)
         return;
     mo_graph_release(&model->graph);
+    for (uint32_t i = 0; i < model->n_functions; i++)
+        mo_graph_release(model->functions[i].body);
     if (model->release_mapping)
         model->release_mapping(model);
     mo_arena_release(&model->arena);
@@ -149,6 +152,8 @@ enum mopt_status mo_model_copy(struct mopt_ctx *ctx, const struct mopt_model *sr
     m->graph.arena = &m->arena;
     if (!status)
         status = mo_graph_copy(ctx, &m->graph, &src->graph, true);
+    if (!status)
+        status = mo_functions_copy(ctx, m, src);
     if (status) {
         mopt_model_free(m);
         return status;

@@ -13,6 +13,11 @@ bool mo_graph_make_initializer(struct mo_graph *g, mo_value_id id);
 /* Producers and uses anew; a constant that nothing produces becomes an initializer. The first value
  * with two producers, or MO_NONE. */
 mo_value_id mo_graph_recount(struct mo_graph *g);
+/* copy.c: functions of a model, for its deep copy. */
+MOPT_MUST_CHECK enum mopt_status mo_functions_copy(struct mopt_ctx *ctx, struct mopt_model *dst,
+                                                   const struct mopt_model *src);
+/* A subgraph knows an outer value by name: its readers of `from` read `to` instead. */
+void mo_graph_rename_capture(struct mo_graph *sub, const char *from, const char *to);
 /* mo_op_find by the node's type, domain and the graph's opset. */
 const struct mo_op *mo_graph_find_op(const struct mo_graph *g, const struct mo_node *n);
 /* Whether the node has as many inputs and outputs as the operator may have. Where it has not, indexing takes the operator

@@ -12,8 +12,8 @@
 enum { MAX_ROUNDS = 50 };
 
 enum rule_id {
-    FREE_INITIALIZERS, LIFT_CONSTANTS, FOLD_CONSTANTS, FOLD_SHAPES, DROP_IDENTITY, MERGE_RESHAPES, CANCEL_TRANSPOSES,
-    FOLD_BATCHNORM, FOLD_ARITHMETIC, FOLD_PAD, MAKE_GEMM, ADD_IN_GEMM, TIDY_GEMM, MERGE_CONSTANTS, MERGE_NODES, DROP_UNUSED,
+    INLINE_FUNCTIONS, FREE_INITIALIZERS, LIFT_CONSTANTS, FOLD_CONSTANTS, FOLD_SHAPES, DROP_IDENTITY, DROP_STATES, MERGE_RESHAPES, KEEP_DIMS,
+    CANCEL_TRANSPOSES, FOLD_BATCHNORM, FOLD_ARITHMETIC, FOLD_PAD, MAKE_GEMM, ADD_IN_GEMM, TIDY_GEMM, MERGE_CONSTANTS, MERGE_NODES, DROP_UNUSED,
     N_RULES
 };
 
@@ -21,12 +21,16 @@ struct simplify_options { bool on[N_RULES]; double fold_limit; };
 #define RULE(id, words, text) \
     { words, MOPT_OPT_BOOL, offsetof(struct simplify_options, on) + (id) * sizeof(bool), .def = 1, .help = text }
 static const struct mopt_option options[] = {
+    { "inline-functions", MOPT_OPT_BOOL, offsetof(struct simplify_options, on) + INLINE_FUNCTIONS * sizeof(bool),
+      .help = "calls of the model's own functions become their nodes" },
     RULE(FREE_INITIALIZERS, "free-initializers", "weights that old files also list as inputs are constants"),
     RULE(LIFT_CONSTANTS, "lift-constants", "Constant nodes become initializers"),
     RULE(FOLD_CONSTANTS, "fold-constants", "what depends on constants alone is computed"),
     RULE(FOLD_SHAPES, "fold-shapes", "targets of Reshape computed from shapes become constants"),
     RULE(DROP_IDENTITY, "drop-identity", "nodes that give out what they read"),
+    RULE(DROP_STATES, "drop-zero-states", "first states of LSTM, GRU, RNN that are zero"),
     RULE(MERGE_RESHAPES, "merge-reshapes", "Reshape, Squeeze, Unsqueeze, Flatten in a row become one, or none"),
+    RULE(KEEP_DIMS, "keep-dims", "Squeeze, Unsqueeze behind a Reduce become its keepdims"),
     RULE(CANCEL_TRANSPOSES, "cancel-transposes", "Transposes that undo one another"),
     RULE(FOLD_BATCHNORM, "fold-batchnorm", "BatchNormalization into the Conv or Gemm before it"),
     RULE(FOLD_ARITHMETIC, "fold-arithmetic", "constant Mul, Div, Add, Sub into the Conv, Gemm or BatchNormalization before it"),
@@ -86,6 +90,11 @@ static enum mopt_status drop_unused(struct simplify *s)
     return MOPT_OK;
 }
 
+static enum mopt_status inline_functions(struct simplify *s)
+{
+    return mo_model_inline(s->r.ctx, s->model, &s->r.n_changes);
+}
+
 static enum mopt_status free_initializers(struct simplify *s)
 {
     uint32_t before = s->r.g->n_inputs;
@@ -104,12 +113,15 @@ static const struct rule {
     enum mopt_status (*whole)(struct simplify *s);
     mo_rewrite_fn *node;
 } rules[N_RULES] = {
+    [INLINE_FUNCTIONS] = { "inline-functions", inline_functions, NULL },
     [FREE_INITIALIZERS] = { "free-initializers", free_initializers, NULL },
     [LIFT_CONSTANTS] = { "lift-constants", lift_constants, NULL },
     [FOLD_CONSTANTS] = { "fold-constants", fold_constants, NULL },
     [FOLD_SHAPES] = { "fold-shapes", NULL, mo_rewrite_reshape },
     [DROP_IDENTITY] = { "drop-identity", NULL, mo_rewrite_identity },
+    [DROP_STATES] = { "drop-zero-states", NULL, mo_rewrite_zero_state },
     [MERGE_RESHAPES] = { "merge-reshapes", NULL, mo_rewrite_movers },
+    [KEEP_DIMS] = { "keep-dims", NULL, mo_rewrite_keepdims },
     [CANCEL_TRANSPOSES] = { "cancel-transposes", NULL, mo_rewrite_transpose },
     [FOLD_BATCHNORM] = { "fold-batchnorm", NULL, mo_rewrite_batchnorm },
     [FOLD_ARITHMETIC] = { "fold-arithmetic", NULL, mo_rewrite_arithmetic },
@@ -192,9 +204,49 @@ static void put_back(struct mo_graph *g, const struct aside *list, uint32_t n)
     }
 }
 
+/* ---- a model in which no rule found anything ------------------------------------------------- */
+
+/* What the file said of a value, which inference has since said better. */
+struct said { enum mo_dtype dtype; struct mo_shape shape; const char **dim_names; const struct mo_kept *kept_dims; bool has_info; };
+
+static struct said *note_said(struct mo_job *job, const struct mo_graph *g)
+{
+    struct said *said = mo_arena_new(job->scratch, g->n_values + 1u, sizeof *said);
+    for (mo_value_id v = 0; said && v < g->n_values; v++) {
+        const struct mo_value *value = &g->values[v];
+        said[v] = (struct said){ value->dtype, value->shape, value->dim_names, value->kept_dims, value->has_info };
+    }
+    return said;
+}
+
+/* It is written as it came. */
+static void say_again(struct mo_graph *g, const struct said *said)
+{
+    for (mo_value_id v = 0; v < g->n_values; v++) {
+        struct mo_value *value = &g->values[v];
+        value->dtype = said[v].dtype;
+        value->shape = said[v].shape;
+        value->dim_names = said[v].dim_names;
+        value->kept_dims = said[v].kept_dims;
+        value->has_info = said[v].has_info;
+        value->known = NULL;
+    }
+}
+
+static bool has_changed(const struct simplify *s)
+{
+    for (int k = 0; k < N_RULES; k++)
+        if (s->n_changes[k])
+            return true;
+    return false;
+}
+
 static enum mopt_status simplify(struct simplify *s)
 {
     struct mo_graph *g = s->r.g;
+    const struct said *said = note_said(s->job, g);
+    if (!said)
+        return mo_no_memory(s->job->ctx, g->n_values * sizeof *said, "shapes of values");
     struct aside *aside = NULL;
     uint32_t n_aside = 0, n_changes = 1;
     if (!s->options->on[FREE_INITIALIZERS])
@@ -203,7 +255,9 @@ static enum mopt_status simplify(struct simplify *s)
     for (int round = 0; !status && n_changes && round < MAX_ROUNDS; round++)
         status = one_round(s, &n_changes);
     put_back(g, aside, n_aside);
-    return status ? status : mo_infer(s->r.ctx, g, NULL, 0);
+    if (!status && !has_changed(s))
+        say_again(g, said);
+    return status || !has_changed(s) ? status : mo_infer(s->r.ctx, g, NULL, 0);
 }
 
 static enum mopt_status run(struct mo_job *job)

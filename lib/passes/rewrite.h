@@ -19,6 +19,10 @@ mo_rewrite_fn mo_rewrite_identity;
 mo_rewrite_fn mo_rewrite_movers;
 /* A Transpose whose axes of more than one element stay in order: a Reshape, that is. */
 bool mo_moves_only_units(const struct mo_graph *g, const struct mo_node *n);
+/* A Reduce or ArgMax and the Squeeze or Unsqueeze of its axes: keepdims says it. */
+mo_rewrite_fn mo_rewrite_keepdims;
+/* rewrite_state.c: first states of LSTM, GRU, RNN that are zero. */
+mo_rewrite_fn mo_rewrite_zero_state;
 /* rewrite_shape.c: the target of a Reshape that is computed from shapes becomes a constant with 0 and -1. */
 mo_rewrite_fn mo_rewrite_reshape;
 /* rewrite_affine.c: Conv, ConvTranspose or Gemm, then BatchNormalization: into weight and bias. */

@@ -27,13 +27,31 @@ static bool same_shape(const struct mo_value *x, const struct mo_value *y, bool 
     return n_unknown == 0 || (n_unknown == 1 && same_count);
 }
 
-/* A constant of one element, `neutral`, that does not add axes to x. A vector of zeros is left: it may be a fresh
- * bias, and dropping it would take a parameter away. */
+/* Whether x keeps its shape when c is broadcast onto it. */
+static bool fits_into(const struct mo_shape *c, const struct mo_shape *x)
+{
+    for (int k = 1; k <= c->rank; k++) {
+        int64_t dim = c->dim[c->rank - k];
+        if (dim != 1 && (k > x->rank || dim != x->dim[x->rank - k]))
+            return false;
+    }
+    return c->rank <= x->rank;
+}
+
+/* A constant whose elements are all `neutral`, and that does not widen x. */
 static bool is_neutral(const struct mo_value *c, const struct mo_value *x, double neutral)
 {
     double value;
-    return c->data && c->shape.rank <= x->shape.rank && c->dtype == x->dtype && mo_value_scalar(c, &value) &&
-           value == neutral;
+    if (!c->data || c->dtype != x->dtype || !fits_into(&c->shape, &x->shape))
+        return false;
+    if (mo_value_scalar(c, &value))
+        return value == neutral;
+    float *all = mo_dtype_is_float(c->dtype) ? mo_value_floats(c) : NULL;
+    bool is_all = all;
+    for (int64_t k = 0, n = mo_value_elems(c); is_all && k < n; k++)
+        is_all = all[k] == (float)neutral;
+    mo_mem_free(all);
+    return is_all;
 }
 
 /* x + 0, 0 + x, x - 0, x * 1, 1 * x, x / 1, x ^ 1; the input that is x, or -1. */

@@ -1,7 +1,9 @@
 /* rewrite_movers.c - operators that only give a tensor another shape: Reshape, Flatten, Squeeze, Unsqueeze, and
- * Transposes that move nothing but axes of one element. Two in a row are one; two that undo one another are none. */
+ * Transposes that move nothing but axes of one element. Two in a row are one; two that undo one another are none. Behind a
+ * Reduce, its attribute keepdims does the same. */
 #include <string.h>
 
+#include "lib/graph/infer.h"
 #include "lib/passes/rewrite.h"
 
 /* The output axes k in which a Transpose puts input axis perm[k]; without the attribute they are reversed. */
@@ -108,4 +110,59 @@ enum mopt_status mo_rewrite_movers(struct mo_rewrite *r, mo_node_id i)
         return mo_no_memory(r->ctx, sizeof target, "a shape");
     r->n_changes++;
     return mo_rewrite_become(r, i, "Reshape", in, 2);
+}
+
+/* ---- keepdims ----------------------------------------------------------------------------------- */
+
+/* The axes as a set; 0: not known, or none given. An attribute or input 1. */
+static unsigned axes_of(const struct mo_graph *g, const struct mo_node *n, const char *key, int rank)
+{
+    int64_t found[MO_MAX_RANK];
+    size_t count = 0;
+    const struct mo_attr *one = mo_node_attr(n, key);
+    const int64_t *axes = mo_node_ints(n, key, &count);
+    if (one && one->kind == MO_ATTR_INT) {
+        found[0] = one->i;
+        axes = found;
+        count = 1;
+    } else if (!axes && mo_in(g, n, 1)) {
+        int n_found = mo_value_ints(mo_in(g, n, 1), found, MO_MAX_RANK);
+        axes = found;
+        count = (size_t)MO_MAX(n_found, 0);
+    }
+    unsigned set = 0;
+    for (size_t k = 0; k < count; k++) {
+        int64_t axis = axes[k] < 0 ? axes[k] + rank : axes[k];
+        if (axis < 0 || axis >= rank)
+            return 0;
+        set |= 1u << axis;
+    }
+    return set;
+}
+
+enum mopt_status mo_rewrite_keepdims(struct mo_rewrite *r, mo_node_id i)
+{
+    struct mo_graph *g = r->g;
+    const struct mo_node *n = &g->nodes[i];
+    bool keeps = mo_node_is(n, "Unsqueeze");
+    if ((!keeps && !mo_node_is(n, "Squeeze")) || !n->n_in)
+        return MOPT_OK;
+    mo_node_id maker = mo_private_maker(g, n, 0);
+    if (maker == MO_NONE)
+        return MOPT_OK;
+    const struct mo_node *reduce = &g->nodes[maker];
+    bool is_arg = mo_node_is(reduce, "ArgMax") || mo_node_is(reduce, "ArgMin");
+    bool is_reduce = !strncmp(reduce->type, "Reduce", 6) && !reduce->domain[0];
+    const struct mo_value *x = mo_in(g, reduce, 0);
+    if ((!is_arg && !is_reduce) || !x || x->shape.rank < 0 || (mo_node_int(reduce, "keepdims", 1) != 0) == keeps)
+        return MOPT_OK;
+    unsigned reduced = axes_of(g, reduce, is_arg ? "axis" : "axes", x->shape.rank);
+    if (is_arg && !mo_node_attr(reduce, "axis"))
+        reduced = 1;
+    if (!reduced || reduced != axes_of(g, n, "axes", x->shape.rank))
+        return MOPT_OK;
+    if (!mo_node_set_int(g, maker, "keepdims", keeps))
+        return mo_no_memory(r->ctx, 8, "an attribute");
+    mo_rewrite_merge(r, maker, i);
+    return mo_infer_node(r->ctx, g, &g->nodes[maker]);
 }

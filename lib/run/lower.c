@@ -231,6 +231,7 @@ enum mopt_status mo_lower_base(struct mo_run *run, const struct mo_graph *g)
     MO_TRY(mo_graph_copy(run->ctx, base, g, false));
     p->n_user_values = g->n_values;
     forget_params(base);
+    MO_TRY(mo_graph_inline(run->ctx, base, g->functions, g->n_functions, NULL));
     MO_TRY(mo_graph_sort(run->ctx, base));
     MO_TRY(cut_outputs(run, base));
     MO_TRY(collect_ends(run, base));

@@ -255,11 +255,12 @@ END_TEST
 START_TEST(what_only_looks_like_identity_stays)
 {
     mo_value_id x = input("x", 2, 1, 3, 0, 0);
-    /* adds an axis; turns the order round; takes a bias away that may be trained */
-    struct mo_shape wide = mo_shape_of(3, (int64_t)1, (int64_t)1, (int64_t)1), row = mo_shape_of(1, (int64_t)3);
+    /* adds an axis; makes an axis longer; turns the order round */
+    struct mo_shape wide = mo_shape_of(3, (int64_t)1, (int64_t)1, (int64_t)1);
+    struct mo_shape tall = mo_shape_of(2, (int64_t)4, (int64_t)1);
     mo_value_id zero = mo_graph_add_const(g, "zero", MO_F32, &wide, NULL);
-    mo_value_id bias = mo_graph_add_const(g, "bias", MO_F32, &row, NULL);
-    mo_value_id y = node("Add", node("Add", x, bias, MO_NONE), zero, MO_NONE);
+    mo_value_id zeros = mo_graph_add_const(g, "zeros", MO_F32, &tall, NULL);
+    mo_value_id y = node("Add", node("Add", x, zeros, MO_NONE), zero, MO_NONE);
     mo_value_id in[5] = { y, ints("start", 1, (int64_t[]){ -1 }), ints("end", 1, (int64_t[]){ -100 }),
                           ints("axis", 1, (int64_t[]){ 2 }), ints("step", 1, (int64_t[]){ -1 }) };
     mo_value_id z = mo_graph_add_value(g, "z", MO_F32, NULL);
@@ -360,11 +361,15 @@ START_TEST(equal_things_are_merged)
 }
 END_TEST
 
-START_TEST(fresh_biases_are_not_tied)
+static mo_value_id halves(const char *name)
 {
-    mo_value_id x = input("x", 2, 2, 3, 0, 0);
     struct mo_shape row = mo_shape_of(1, (int64_t)3);
-    mo_value_id a = mo_graph_add_const(g, "a", MO_F32, &row, NULL), b = mo_graph_add_const(g, "b", MO_F32, &row, NULL);
+    return mo_graph_add_const(g, name, MO_F32, &row, (float[]){ 0.5f, 0.5f, 0.5f });
+}
+
+START_TEST(fresh_weights_are_not_tied)
+{
+    mo_value_id x = input("x", 2, 2, 3, 0, 0), a = halves("a"), b = halves("b");
     mo_value_id y = node("Relu", node("Add", x, a, MO_NONE), MO_NONE, MO_NONE);
     simplify(NULL, node("Add", y, b, MO_NONE));
     ck_assert_uint_eq(g->n_initializers, 2);
@@ -457,6 +462,55 @@ START_TEST(a_split_in_one_piece_is_dropped)
 }
 END_TEST
 
+START_TEST(neutral_rows_are_dropped)
+{
+    mo_value_id x = node("Relu", input("x", 2, MO_UNKNOWN, 3, 0, 0), MO_NONE, MO_NONE);
+    struct mo_shape row = mo_shape_of(1, (int64_t)3);
+    mo_value_id zeros = mo_graph_add_const(g, "zeros", MO_F32, &row, NULL);
+    ck_assert_int_eq(simplify("drop-identity", node("Add", zeros, x, MO_NONE)), 1);
+}
+END_TEST
+
+START_TEST(squeezes_behind_a_reduce_become_keepdims)
+{
+    static const char *const second[] = { "Unsqueeze", "Squeeze" };
+    mo_value_id x = input("x", 3, 2, 3, 4, 0), axis = ints("axis", 1, (int64_t[]){ 1 });
+    mo_value_id y = node_ints("ReduceMean", x, "axes", 1, (int64_t[]){ -2 });
+    ck_assert(mo_node_set_int(g, last, "keepdims", _i));
+    ck_assert_int_eq(simplify("keep-dims", node(second[_i], y, axis, MO_NONE)), 1);
+    ck_assert_uint_eq(g->n_nodes, 1);
+    ck_assert_int_eq(mo_node_int(&g->nodes[0], "keepdims", 1), !_i);
+}
+END_TEST
+
+START_TEST(an_axis_elsewhere_is_no_keepdims)
+{
+    mo_value_id x = input("x", 3, 2, 3, 4, 0);
+    mo_value_id y = node_ints("ReduceMean", x, "axes", 1, (int64_t[]){ 1 });
+    ck_assert(mo_node_set_int(g, last, "keepdims", 0));
+    y = node("Unsqueeze", y, ints("axis", 1, (int64_t[]){ 2 }), MO_NONE);
+    ck_assert_int_eq(simplify("keep-dims", y), 0);
+}
+END_TEST
+
+START_TEST(first_states_of_zero_are_dropped)
+{
+    mo_value_id x = input("x", 3, 4, MO_UNKNOWN, 2, 0), shape = node("Shape", x, MO_NONE, MO_NONE);
+    mo_value_id batch = node("Gather", shape, ints("one", 1, (int64_t[]){ 1 }), MO_NONE);
+    mo_value_id wanted[3] = { ints("before", 1, (int64_t[]){ 1 }), batch, ints("behind", 1, (int64_t[]){ 3 }) };
+    mo_value_id sizes = node("Concat", wanted[0], wanted[1], wanted[2]);
+    ck_assert(mo_node_set_int(g, last, "axis", 0));
+    mo_value_id state = _i ? node("Expand", number("half", 0.5f), sizes, MO_NONE)
+                           : node("ConstantOfShape", sizes, MO_NONE, MO_NONE);
+    mo_value_id in[6] = { x, weight("w", 3, 1, 9, 2, 0), weight("r", 3, 1, 9, 3, 0), MO_NONE, MO_NONE, state };
+    mo_value_id y = mo_graph_add_value(g, "y", MO_F32, NULL);
+    g->values[y].shape.rank = MO_UNKNOWN;
+    mo_node_id gru = mo_graph_add_node(g, "GRU", NULL, NULL, in, 6, &y, 1);
+    ck_assert(mo_node_set_int(g, gru, "hidden_size", 3));
+    ck_assert_int_eq(simplify("drop-zero-states", y), !_i);
+}
+END_TEST
+
 START_TEST(computed_terms_go_into_gemm)
 {
     mo_value_id x = input("x", 2, 2, 4, 0, 0), z = input("z", 2, 2, 3, 0, 0);
@@ -480,9 +534,7 @@ END_TEST
 START_TEST(nodes_with_equal_fresh_weights_are_merged)
 {
     mo_value_id x = input("x", 2, 2, 3, 0, 0);
-    struct mo_shape row = mo_shape_of(1, (int64_t)3);
-    mo_value_id a = mo_graph_add_const(g, "a", MO_F32, &row, NULL), b = mo_graph_add_const(g, "b", MO_F32, &row, NULL);
-    mo_value_id y = node("Add", x, a, MO_NONE), z = node("Add", x, b, MO_NONE);
+    mo_value_id y = node("Add", x, halves("a"), MO_NONE), z = node("Add", x, halves("b"), MO_NONE);
     ck_assert_int_eq(simplify("merge-nodes", node("Mul", y, z, MO_NONE)), 1);
     ck_assert_uint_eq(count("Add"), 1);
 }
@@ -572,7 +624,7 @@ Suite *suite_simplify(void)
     tcase_add_test(t, computed_targets_become_constants);
     tcase_add_test(t, computed_targets_of_the_same_tensor_become_constants);
     tcase_add_test(t, equal_things_are_merged);
-    tcase_add_test(t, fresh_biases_are_not_tied);
+    tcase_add_test(t, fresh_weights_are_not_tied);
     tcase_add_test(t, zero_pads_go_into_conv);
     tcase_add_loop_test(t, zero_pads_go_into_a_mean_that_counts_them, 0, 2);
     tcase_add_loop_test(t, zero_pads_stay_before_a_maximum, 0, 2);
@@ -581,6 +633,10 @@ Suite *suite_simplify(void)
     tcase_add_test(t, a_reshape_that_is_undone_is_none);
     tcase_add_test(t, a_transpose_that_mixes_axes_is_no_reshape);
     tcase_add_test(t, a_split_in_one_piece_is_dropped);
+    tcase_add_test(t, neutral_rows_are_dropped);
+    tcase_add_loop_test(t, squeezes_behind_a_reduce_become_keepdims, 0, 2);
+    tcase_add_test(t, an_axis_elsewhere_is_no_keepdims);
+    tcase_add_loop_test(t, first_states_of_zero_are_dropped, 0, 2);
     tcase_add_test(t, computed_terms_go_into_gemm);
     tcase_add_test(t, terms_that_gemm_cannot_widen_stay);
     tcase_add_test(t, nodes_with_equal_fresh_weights_are_merged);
