@@ -10,7 +10,8 @@ mkdir -p "$out"
 step() { printf '\n== %s\n   $ mopt' "$1"; shift; printf ' %s' "$@"; printf '\n'; "$mopt" "$@"; }
 
 step "an untrained LeNet-5 (20-50-500)" create lenet5 --input 1x28x28 --classes 10 -o "$out/lenet5.onnx"
-step "train it" train "$out/lenet5.onnx" --data "$data" --epochs 8 -o "$out/trained.onnx" --report "$out/train.json"
+step "train it; a teacher needs plain labels" train "$out/lenet5.onnx" --data "$data" --epochs 8 --label-smoothing 0 \
+    -o "$out/trained.onnx" --report "$out/train.json"
 step "keep a tenth of its weights" prune "$out/trained.onnx" --amount 0.9 --data "$data" --epochs 3 -o "$out/sparse.onnx"
 step "remove channels until half of the MACs are gone" prune "$out/trained.onnx" --structured --target macs=0.5x \
     --data "$data" --epochs 3 -o "$out/small.onnx"

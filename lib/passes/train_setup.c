@@ -452,7 +452,10 @@ static enum mopt_status store(struct mo_trainer *t)
     if (t->hooks.after_step) /* masks hold for averages and earlier weights too */
         MO_TRY(t->hooks.after_step(t->hooks.user, run, t->n_steps ? t->n_steps - 1 : 0, t->n_steps));
     MO_TRY(mo_run_store(run, &t->model->graph));
-    if (!mo_model_set_meta(t->model, "mopt.trained", "1"))
+    char smoothing[32];
+    snprintf(smoothing, sizeof smoothing, "%g", t->s.label_smoothing);
+    if (!mo_model_set_meta(t->model, "mopt.trained", "1") ||
+        !mo_model_set_meta(t->model, "mopt.label-smoothing", smoothing))
         return mo_no_memory(t->ctx, 0, "metadata");
     return mo_dataset_note(t->ctx, t->job->dataset, t->model);
 }

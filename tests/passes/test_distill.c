@@ -46,6 +46,24 @@ START_TEST(a_student_that_is_its_teacher_stays)
 }
 END_TEST
 
+/* Smoothed labels leave a note in the model, and who makes it a teacher hears of it. */
+START_TEST(a_teacher_of_smoothed_labels_is_warned_of)
+{
+    const char *const smoothing[] = {"0.1", "0"};
+    for (int i = 0; i < 2; i++) {
+        struct trial teacher = {.no_norm = true,
+                                .options = {"epochs", "1", "init", "fresh", "label-smoothing", smoothing[i]}};
+        expect_ok(&teacher);
+        ck_assert_str_eq(teacher.smoothing, smoothing[i]);
+        struct trial t = {.pass = "distill", .teacher = &teacher, .no_norm = true,
+                          .options = {"teacher", "t.onnx", "epochs", "1", "init", "fresh"}};
+        expect_ok(&t);
+        ck_assert_int_eq(t.n_warnings, 1 - i);
+        ck_assert_str_eq(t.smoothing, "0");
+    }
+}
+END_TEST
+
 START_TEST(going_on_gives_the_same_bits)
 {
     struct trial teacher = teach(true);
@@ -84,6 +102,7 @@ Suite *suite_distill(void)
     tcase_add_checked_fixture(c, make_trial_data, NULL);
     tcase_add_test(c, every_method_learns);
     tcase_add_test(c, a_student_that_is_its_teacher_stays);
+    tcase_add_test(c, a_teacher_of_smoothed_labels_is_warned_of);
     tcase_add_test(c, going_on_gives_the_same_bits);
     tcase_add_test(c, what_does_not_fit_is_refused);
     suite_add_tcase(s, c);

@@ -165,6 +165,8 @@ static enum mopt_status read_teacher(struct mopt_ctx *ctx, const char *path, str
     (void)path;
     *model = make_trial_model(ctx, teacher->n_out ? teacher->n_out : N_CLASSES, !teacher->no_norm);
     put_weights(*model, teacher);
+    if (*teacher->smoothing)
+        ck_assert(mo_model_set_meta(*model, "mopt.label-smoothing", teacher->smoothing));
     return MOPT_OK;
 }
 
@@ -231,6 +233,8 @@ void run_trial(struct trial *t)
         keep_weights(t, m);
         if (!t->trains_nothing)
             ck_assert_str_eq(mo_model_meta(m, "mopt.trained"), "1");
+        const char *smoothing = mo_model_meta(m, "mopt.label-smoothing");
+        snprintf(t->smoothing, sizeof t->smoothing, "%s", smoothing ? smoothing : "");
     }
     t->loss_first = mopt_report_number(mopt_report_at(report, "training_result.loss_first"), NAN);
     t->loss_last = mopt_report_number(mopt_report_at(report, "training_result.loss_last"), NAN);

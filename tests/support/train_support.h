@@ -43,7 +43,7 @@ struct trial {
     double loss_first, loss_last, accuracy, rmse, lr;
     double loss_kept, loss_of_file; /* validation as training saw it, and of the result (option evaluate) */
     double start_accuracy;          /* NaN: the start was not judged */
-    char kept[8];
+    char kept[8], smoothing[16];    /* of the labels, by the model's metadata */
     int n_events, n_warnings;
     struct mopt_ctx *ctx;
 };
