@@ -1,4 +1,6 @@
 /* pass_distill.c - distill: train a student on labels and on what a teacher answers. */
+#include <stdlib.h>
+
 #include "lib/passes/distill.h"
 
 struct distill_options {
@@ -21,6 +23,16 @@ static const struct mopt_option options[] = {
     {"", MOPT_OPT_GROUP, AT(train), .group = mo_train_options},
     {0}};
 
+/* A teacher that learned from smoothed labels answers alike to all samples of a class; that a sample resembles another
+ * class is what a student learns from (Mueller, Kornblith and Hinton 2019, section 4). */
+static void warn_of_smoothing(struct mo_job *job)
+{
+    const char *smoothing = mo_model_meta(job->teacher, "mopt.label-smoothing");
+    if (smoothing && strtod(smoothing, NULL) > 0)
+        mo_warn(job->ctx, "distill", "the teacher was trained with --label-smoothing %s, which makes it a poorer teacher: "
+                "train it with --label-smoothing 0", smoothing);
+}
+
 static enum mopt_status run(struct mo_job *job)
 {
     const struct distill_options *o = job->options;
@@ -28,6 +40,7 @@ static enum mopt_status run(struct mo_job *job)
         return mo_fail(job->ctx, MOPT_USAGE, "distill needs a teacher: add --teacher FILE, or --teacher original");
     if (!job->dataset)
         return mo_fail(job->ctx, MOPT_USAGE, "distill needs data: add --data SPEC, e.g. --data idx:DIR");
+    warn_of_smoothing(job);
     const struct mo_distill_how how = {.method = (enum mo_distill_method)o->method, .temperature = o->temperature,
                                        .alpha = o->alpha, .beta = o->beta};
     const struct mo_train_hooks hooks = {.phase = "distill", .selects = true};
