@@ -117,6 +117,24 @@ struct mo_linear_attention_desc {
     float scale;
 };
 
+/* One step of a recurrent cell over batch x hidden. Gates lie side by side in a row, in ONNX's order: GRU z r n, LSTM
+ * i o f n. The GRU that multiplies before its product with r takes two parts, the product between them. */
+enum mo_cell_kind { MO_CELL_PLAIN, MO_CELL_GRU, MO_CELL_GRU_RESET, MO_CELL_GRU_REST, MO_CELL_LSTM };
+enum mo_cell_act {
+    MO_CELL_SIGMOID, MO_CELL_TANH, MO_CELL_RELU, MO_CELL_LEAKY_RELU /* a: slope, >= 0 */,
+    MO_CELL_THRESHOLDED_RELU /* a: threshold */, MO_CELL_HARD_SIGMOID /* a x + b */, MO_CELL_ELU /* a, >= 0 */,
+    MO_CELL_SOFTSIGN, MO_CELL_SOFTPLUS, MO_CELL_AFFINE /* a x + b */, MO_CELL_SCALED_TANH /* a tanh(b x) */
+};
+struct mo_cell {
+    enum mo_cell_kind kind;
+    int64_t batch, hidden;
+    struct { enum mo_cell_act f; float a, b; } act[3];      /* f, g, h of ONNX */
+    float clip;                     /* what goes into f and g is held within it; INFINITY: it is not */
+    bool input_forget;              /* LSTM: f = 1 - i */
+    const int32_t *lens;            /* rows that are shorter than step + 1 keep their state; NULL: none is */
+    int32_t step;
+};
+
 /* act(alpha * A B + beta * C + bias): the epilogue of gemm. bias: n floats or NULL. */
 struct mo_epilogue { const float *bias; enum mo_act act; float act_lo, act_hi; };
 

@@ -218,7 +218,7 @@ const struct mo_backend mo_backend_cpu = {
     .unary = mo_cpu_unary, .unary_grad = mo_cpu_unary_grad, .softmax = mo_cpu_softmax,
     .softmax_grad = mo_cpu_softmax_grad, .layernorm = mo_cpu_layernorm, .layernorm_grad = mo_cpu_layernorm_grad,
     .dropout = mo_cpu_dropout, .dropout_grad = mo_cpu_dropout_grad, .gemm_csr = mo_cpu_gemm_csr,
-    .gemm_csr_grad = mo_cpu_gemm_csr_grad,
+    .gemm_csr_grad = mo_cpu_gemm_csr_grad, .cell = mo_cpu_cell, .cell_grad = mo_cpu_cell_grad,
     .batchnorm_stats = mo_cpu_batchnorm_stats, .batchnorm = mo_cpu_batchnorm, .batchnorm_grad = mo_cpu_batchnorm_grad,
     .pool = mo_cpu_pool, .pool_grad = mo_cpu_pool_grad, .axpy = mo_cpu_axpy, .sgd_step = mo_cpu_sgd_step,
     .adam_step = mo_cpu_adam_step, .rmsprop_step = mo_cpu_rmsprop_step, .sum_squares = mo_cpu_sum_squares,

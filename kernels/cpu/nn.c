@@ -261,3 +261,43 @@ void mo_cpu_gemm_csr_grad(struct mo_device *dev, int64_t m, int64_t n, int64_t k
     int64_t steps = n * (k + (m ? row_start[m] - row_start[0] : 0)) / MAX_CSR_PARTS;
     mo_split(dev, k ? (k + j.width - 1) / j.width : 0, mo_split_grain(steps), gemm_csr_grad_part, &j);
 }
+
+/* ---- recurrent cells ---- */
+
+#define COST_CELL (5 * COST_ELEMENTARY)
+
+struct cell_job {
+    const struct mo_nn_loops *loops;
+    const struct mo_cell *d;
+    float *gates, *h, *c, *extra, *dh, *dc;
+    const float *peep, *given_extra, *before_h, *before_c, *given_c, *dy;
+};
+
+static void cell_part(void *arg, int64_t begin, int64_t end)
+{
+    const struct cell_job *j = arg;
+    j->loops->cell(j->d, begin, end, j->gates, j->peep, j->given_extra, j->before_h, j->before_c, j->h, j->c);
+}
+
+void mo_cpu_cell(struct mo_device *dev, const struct mo_cell *d, float *gates, const float *peep, const float *extra,
+                 const float *before_h, const float *before_c, float *h, float *c)
+{
+    struct cell_job j = {.loops = loops_of(dev), .d = d, .gates = gates, .peep = peep, .given_extra = extra,
+                         .before_h = before_h, .before_c = before_c, .h = h, .c = c};
+    mo_split(dev, d->batch, mo_split_grain(d->hidden * COST_CELL), cell_part, &j);
+}
+
+static void cell_grad_part(void *arg, int64_t begin, int64_t end)
+{
+    const struct cell_job *j = arg;
+    j->loops->cell_grad(j->d, begin, end, j->gates, j->peep, j->extra, j->before_h, j->before_c, j->given_c, j->dy, j->dh,
+                        j->dc);
+}
+
+void mo_cpu_cell_grad(struct mo_device *dev, const struct mo_cell *d, float *gates, const float *peep, float *extra,
+                      const float *before_h, const float *before_c, const float *c, const float *dy, float *dh, float *dc)
+{
+    struct cell_job j = {.loops = loops_of(dev), .d = d, .gates = gates, .peep = peep, .extra = extra, .before_h = before_h,
+                         .before_c = before_c, .given_c = c, .dy = dy, .dh = dh, .dc = dc};
+    mo_split(dev, d->batch, mo_split_grain(d->hidden * COST_CELL), cell_grad_part, &j);
+}

@@ -12,6 +12,7 @@
 #include "kernels/cpu/nn_unary.h"
 #include "kernels/cpu/nn_rows.h"
 #include "kernels/cpu/nn_misc.h"
+#include "kernels/cpu/nn_cell.h"
 
 #define NN_LOOPS                                                                        \
     {                                                                                   \
@@ -21,4 +22,5 @@
         .layernorm_columns = NN(layernorm_columns), .dropout = NN(dropout_range),       \
         .dropout_grad = NN(dropout_grad_range), .gemm_csr = NN(gemm_csr_range),         \
         .gemm_csr_grad = NN(gemm_csr_grad_range),                                       \
+        .cell = NN(cell_range), .cell_grad = NN(cell_grad_range),                       \
     }

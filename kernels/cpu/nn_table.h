@@ -24,6 +24,10 @@ struct mo_nn_loops {
     void (*dropout_grad)(float p, size_t n, const uint8_t *mask, const float *dy, float *dx, bool add);
     void (*gemm_csr)(int64_t begin, int64_t end, int64_t n, int64_t k, const int64_t *row_start, const int32_t *column,
                      const float *value, bool tb, const float *b, const float *bias, float *y);
+    void (*cell)(const struct mo_cell *d, int64_t begin, int64_t end, float *gates, const float *peep, const float *extra,
+                 const float *before_h, const float *before_c, float *h, float *c);
+    void (*cell_grad)(const struct mo_cell *d, int64_t begin, int64_t end, float *gates, const float *peep, float *extra,
+                      const float *before_h, const float *before_c, const float *c, const float *dy, float *dh, float *dc);
     void (*gemm_csr_grad)(int64_t begin, int64_t end, int64_t m, int64_t n, int64_t k, const int64_t *row_start,
                           const int32_t *column, const float *value, bool tb, const float *dy, float *db);
 };

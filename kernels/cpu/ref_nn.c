@@ -78,3 +78,17 @@ void mo_ref_gemm_csr_grad(struct mo_device *dev, int64_t m, int64_t n, int64_t k
     (void)dev;
     mo_nn_c.gemm_csr_grad(0, k, m, n, k, row_start, column, value, tb, dy, db);
 }
+
+void mo_ref_cell(struct mo_device *dev, const struct mo_cell *d, float *gates, const float *peep, const float *extra,
+                 const float *before_h, const float *before_c, float *h, float *c)
+{
+    (void)dev;
+    mo_nn_c.cell(d, 0, d->batch, gates, peep, extra, before_h, before_c, h, c);
+}
+
+void mo_ref_cell_grad(struct mo_device *dev, const struct mo_cell *d, float *gates, const float *peep, float *extra,
+                      const float *before_h, const float *before_c, const float *c, const float *dy, float *dh, float *dc)
+{
+    (void)dev;
+    mo_nn_c.cell_grad(d, 0, d->batch, gates, peep, extra, before_h, before_c, c, dy, dh, dc);
+}

@@ -546,6 +546,55 @@ static void case_gemm_csr_grad(struct bench *b)
     sparse(b, true);
 }
 
+static struct mo_cell random_cell(struct bench *b)
+{
+    struct mo_cell d = { .kind = (enum mo_cell_kind)pick(b, 0, MO_CELL_LSTM), .batch = pick(b, 1, 40), .hidden = pick(b, 1, 90),
+                         .clip = INFINITY, .step = 3 };
+    bool is_usual = pick(b, 0, 1);
+    for (int k = 0; k < 3; k++) {
+        d.act[k].f = is_usual ? k == 0 && d.kind != MO_CELL_PLAIN ? MO_CELL_SIGMOID : MO_CELL_TANH
+                              : (enum mo_cell_act)pick(b, 0, MO_CELL_SCALED_TANH);
+        d.act[k].a = 0.3f;
+        d.act[k].b = 0.5f;
+    }
+    d.input_forget = !is_usual && pick(b, 0, 1);
+    if (pick(b, 0, 1)) {
+        int32_t lens[40];
+        for (int i = 0; i < 40; i++)
+            lens[i] = (int32_t)pick(b, 2, 6);
+        d.lens = table(b, lens, sizeof lens);
+    }
+    return d;
+}
+
+static void cell(struct bench *b, bool gradient)
+{
+    struct mo_cell d = random_cell(b);
+    size_t n = (size_t)(d.batch * d.hidden), wide = (d.kind == MO_CELL_PLAIN ? 1 : d.kind == MO_CELL_LSTM ? 4 : 3) * n;
+    float *gates = operand(b, wide, 1, 0), *extra = operand(b, wide, 1, 0), *dy = operand(b, n, 1, 0);
+    float *before_h = operand(b, n, 1, 0), *before_c = operand(b, n, 1, 0), *h = operand(b, n, 1, 0), *c = operand(b, n, 1, 0);
+    const float *peep = operand(b, 3 * (size_t)d.hidden, 1, 0);
+    peep = pick(b, 0, 1) ? peep : NULL;
+    b->be->cell(b->dev, &d, gates, peep, extra, before_h, before_c, h, c);
+    if (gradient)
+        b->be->cell_grad(b->dev, &d, gates, peep, extra, before_h, before_c, c, pick(b, 0, 1) ? dy : NULL, h, before_c);
+    result(b, gates, wide);
+    result(b, extra, wide);
+    result(b, before_c, n);
+    result(b, h, n);
+    result(b, c, n);
+}
+
+static void case_cell(struct bench *b)
+{
+    cell(b, false);
+}
+
+static void case_cell_grad(struct bench *b)
+{
+    cell(b, true);
+}
+
 /* ---- the table, and walking it ----------------------------------------------------------------- */
 
 #define CASE(name) { #name, case_##name }
@@ -555,7 +604,39 @@ static const struct { const char *name; void (*run)(struct bench *); } cases[] =
     CASE(rmsprop_step), CASE(sum_squares), CASE(unary), CASE(unary_grad), CASE(softmax), CASE(softmax_grad),
     CASE(layernorm), CASE(layernorm_grad), CASE(dropout), CASE(dropout_grad), CASE(gemm_csr), CASE(gemm_csr_grad),
     { "conv_pack", case_conv }, CASE(qpool), CASE(qbinary), CASE(qconv), { "qconv (more)", case_qconv }, { "qconv (and more)", case_qconv },
+    CASE(cell), CASE(cell_grad),
 };
+
+/* Slopes are taken from what an activation gives out: they agree with its difference quotient. */
+START_TEST(slopes_of_cells)
+{
+    static const float places[] = { -2.3f, -0.7f, -0.2f, 0.2f, 0.6f, 1.9f };
+    enum { N = MO_COUNT(places) };
+    char why[64];
+    struct mo_device *dev = mo_backend_reference.open(0, 1, why, sizeof why);
+    for (int f = 0; f <= MO_CELL_SCALED_TANH; f++)
+        for (int is_clipped = 0; is_clipped < 2; is_clipped++) {
+            struct mo_cell d = { .kind = MO_CELL_PLAIN, .batch = 1, .hidden = N, .clip = is_clipped ? 1 : INFINITY };
+            float x[3][N], h[3][N], dh[N];
+            d.act[0].f = (enum mo_cell_act)f;
+            d.act[0].a = 0.3f;
+            d.act[0].b = 0.6f;
+            for (int i = 0; i < N; i++) {
+                x[0][i] = places[i];
+                x[1][i] = places[i] - 0.01f;
+                x[2][i] = places[i] + 0.01f;
+                dh[i] = 1;
+            }
+            for (int k = 0; k < 3; k++)
+                mo_backend_reference.cell(dev, &d, x[k], NULL, NULL, h[k], NULL, h[k], NULL);
+            mo_backend_reference.cell_grad(dev, &d, x[0], NULL, NULL, h[0], NULL, NULL, NULL, dh, NULL);
+            for (int i = 0; i < N; i++)
+                ck_assert_msg(fabsf(x[0][i] - (h[2][i] - h[1][i]) / 0.02f) < 2e-3f, "activation %d at %g: %g, not %g", f,
+                              (double)places[i], (double)x[0][i], (double)((h[2][i] - h[1][i]) / 0.02f));
+        }
+    mo_backend_reference.close(dev);
+}
+END_TEST
 
 START_TEST(every_kernel_has_a_case)
 {
@@ -689,6 +770,7 @@ Suite *suite_kernels(void)
     TCase *c = tcase_create("kernels");
     tcase_set_timeout(c, 120);
     tcase_add_test(c, every_kernel_has_a_case);
+    tcase_add_test(c, slopes_of_cells);
     tcase_add_test(c, best_tier);
     tcase_add_test(c, vnni_tier);
     tcase_add_test(c, avx512_tier);

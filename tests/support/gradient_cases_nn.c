@@ -85,6 +85,19 @@ const struct gradient_case gradient_cases_nn[] = {
     {"Attention", 23, "1x2x3x4 1x2x5x4 1x2x5x3 b3x5", "scale=0.7"},
     {"Attention", 23, "1x4x3x4 1x2x5x4 1x2x5x3 4x1x4", "scale=0.7"},
 
+    {"RNN", 14, "4x2x3 1x5x3 1x5x5 1x10 - 1x2x5", "hidden_size=5", .n_out = 2},
+    {"RNN", 14, "3x2x3 2x4x3 2x4x4", "hidden_size=4 direction=bidirectional", .n_out = 2},
+    {"RNN", 14, "2x3x3 1x4x3 1x4x4 1x8 i:3,1", "hidden_size=4 direction=reverse layout=1", .n_out = 2},
+    {"GRU", 14, "4x2x3 1x12x3 1x12x4 1x24 - 1x2x4", "hidden_size=4", .n_out = 2},
+    {"GRU", 14, "4x2x3 1x12x3 1x12x4 1x24 i:2,4 1x2x4", "hidden_size=4 linear_before_reset=1 direction=reverse", .n_out = 2},
+    {"GRU", 14, "2x3x3 2x9x3 2x9x3 2x18 i:3,2 2x2x3", "hidden_size=3 direction=bidirectional layout=1", .n_out = 2},
+    {"GRU", 14, "2x1x2 1x3x2 1x3x1", "hidden_size=1 linear_before_reset=1 clip=0.4"},
+    {"LSTM", 14, "4x2x3 1x16x3 1x16x4 1x32 - 1x2x4 1x2x4", "hidden_size=4", .n_out = 3},
+    {"LSTM", 14, "4x2x3 1x16x3 1x16x4 1x32 i:4,2 1x2x4 1x2x4 1x12", "hidden_size=4 direction=reverse", .n_out = 3},
+    {"LSTM", 14, "2x3x3 2x12x3 2x12x3 2x24 - 2x2x3 2x2x3 2x9", "hidden_size=3 direction=bidirectional layout=1",
+     .n_out = 3},
+    {"LSTM", 14, "3x2x3 1x12x3 1x12x3", "hidden_size=3 input_forget=1", .n_out = 3},
+
     {"RotaryEmbedding", 23, "2x3x4x8 F9x4 F9x4 i2x4:0,1,2,3,8,1,2,0", ""},
     {"RotaryEmbedding", 23, "2x3x12 F2x3x2 F2x3x2", "num_heads=2 interleaved=1 rotary_embedding_dim=4"},
 
