@@ -83,6 +83,8 @@ $(B)/gen/onnx.pb-c.o: $(G)/onnx.pb-c.c
 
 # -O2 of gcc 12 vectorizes next to nothing.
 $(B)/kernels/cpu/%.o: CFLAGS += $(if $(filter 1,$(DEBUG)),,-O3)
+# Loops over whole models.
+$(B)/lib/passes/quantize_weights.o $(B)/lib/passes/quantize_fp16.o: CFLAGS += $(if $(filter 1,$(DEBUG)),,-O3)
 # Kernels for one instruction set live in files named for it.
 $(B)/%_avx2.o: CFLAGS += -mavx2 -mfma -ffp-contract=fast -O3
 $(B)/%_avx512.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mprefer-vector-width=512 -ffp-contract=fast -O3

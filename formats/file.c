@@ -4,6 +4,7 @@
  * not even kill -9 leaves a trace; elsewhere it has a temporary one in the same
  * folder. Committing flushes it to disk, then links or renames. */
 #include "formats/file.h"
+#include "lib/base/spill.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -338,4 +339,33 @@ enum mopt_status mopt_file_read(struct mopt_ctx *ctx, const char *path, char **b
     enum mopt_status status = mo_file_slurp(ctx, fd, is_stdin ? "stdin" : path, bytes, n_bytes);
     close(fd);
     return status;
+}
+
+/* ---- constants that live in a file ------------------------------------------------------ */
+
+void *mo_file_spill(size_t n_bytes)
+{
+    const char *folder = getenv("TMPDIR");
+    size_t whole;
+    if (__builtin_add_overflow(n_bytes, (size_t)MO_SPILL_HEAD_BYTES, &whole) || whole > INT64_MAX)
+        return NULL;
+    int fd = open(folder && *folder ? folder : "/var/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    /* reserved, since a full disk would otherwise be a signal on writing */
+    void *mapping = fd < 0 || posix_fallocate(fd, 0, (off_t)whole)
+                        ? MAP_FAILED : mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (fd >= 0)
+        close(fd);
+    return mapping == MAP_FAILED ? NULL : mo_mem_adopt(mapping, whole);
+}
+
+void mo_file_forget(const void *mapping, size_t mapping_bytes, const void *bytes, size_t n_bytes)
+{
+    const uintptr_t page = 4096, start = (uintptr_t)mapping, end = start + mapping_bytes;
+    uintptr_t from = (uintptr_t)bytes, to = from + n_bytes;
+    if (!mapping || from < start || to > end)
+        return;
+    from = (from + page - 1) / page * page;
+    to = to == end ? to : to / page * page;
+    if (from < to)
+        (void)madvise((void *)from, to - from, MADV_DONTNEED);
 }

@@ -39,4 +39,9 @@ void mo_file_unmap(struct mo_file_map *map);
 MOPT_MUST_CHECK enum mopt_status mo_file_slurp(struct mopt_ctx *ctx, int fd, const char *path, char **bytes,
                                                size_t *n_bytes);
 
+/* Zeros in a file without a name, in $TMPDIR or /var/tmp, on disk and reserved there; see lib/base/spill.h. */
+void *mo_file_spill(size_t n_bytes);
+/* The pages of [bytes, bytes + n_bytes) leave the process where they lie in that mapping; they are in the file. */
+void mo_file_forget(const void *mapping, size_t mapping_bytes, const void *bytes, size_t n_bytes);
+
 #endif

@@ -11,6 +11,9 @@ bool mo_file_exists(const char *path);
 /* onnx_write.c: bytes that mopt_model_write would write, external data included. */
 MOPT_MUST_CHECK enum mopt_status mo_model_bytes(struct mopt_ctx *ctx, const struct mopt_model *model, uint64_t *bytes);
 
+/* onnx_read.c: pages of the files the model was read from that are not needed soon. */
+void mo_onnx_forget(const struct mopt_model *model, const void *bytes, size_t n_bytes);
+
 /* sources.c */
 MOPT_MUST_CHECK enum mopt_status mo_source_open(struct mopt_ctx *ctx, const char *spec, enum mo_part part,
                                                 const char *schema, struct mo_source **source);

@@ -53,6 +53,7 @@ MOPT_MUST_CHECK enum mopt_status mo_onnx_external_data(struct mo_onnx_in *in, co
                                                        size_t n_bytes,
                                                        const uint8_t **data);
 void mo_onnx_external_release(struct mo_onnx_external *externals);
+void mo_onnx_external_forget(const struct mo_onnx_external *externals, const void *bytes, size_t n_bytes);
 
 /* onnx_read_info.c: the ValueInfoProto of a value. */
 MOPT_MUST_CHECK enum mopt_status mo_onnx_info(struct mo_onnx_in *in, MoOnnx__ValueInfoProto *info, struct mo_value *v);

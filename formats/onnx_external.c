@@ -30,6 +30,12 @@ void mo_onnx_external_release(struct mo_onnx_external *externals)
     }
 }
 
+void mo_onnx_external_forget(const struct mo_onnx_external *externals, const void *bytes, size_t n_bytes)
+{
+    for (; externals; externals = externals->next)
+        mo_file_forget(externals->map.bytes, externals->map.n_bytes, bytes, n_bytes);
+}
+
 /* open_how of linux/openat2.h, which older headers lack. */
 struct how { uint64_t flags, mode, resolve; };
 enum { BENEATH = 0x08, NO_MAGICLINKS = 0x02 };

@@ -16,6 +16,7 @@ struct mo_onnx_place { const struct mo_value *value; uint64_t offset; };
 
 struct mo_onnx_out {
     struct mopt_ctx *ctx;
+    const struct mopt_model *model;
     uint8_t *buf;                   /* filled from its end: the last n_buf of cap_buf bytes */
     size_t n_buf, cap_buf;
     struct mo_onnx_ref *refs; size_t n_refs, cap_refs;      /* the last in the file first */

@@ -1,4 +1,5 @@
 /* onnx_read.c - a file or bytes as a model: the head of ModelProto, and who owns the bytes. */
+#include "formats/formats.h"
 #include "formats/onnx.h"
 #include "lib/graph/op.h"
 
@@ -96,6 +97,15 @@ static void release_mapping(struct mopt_model *m)
     m->mapping = m->mappings = NULL;
 }
 
+void mo_onnx_forget(const struct mopt_model *m, const void *bytes, size_t n_bytes)
+{
+    mo_file_forget(m->mapping, m->mapping_bytes, bytes, n_bytes);
+    mo_onnx_external_forget(m->mappings, bytes, n_bytes);
+}
+
+/* A file larger than this is not read as a whole only to have its hash. */
+#define HASHED_BYTES ((size_t)256 << 20)
+
 /* Reads what `in` describes; the model owns the mapping from then on, also when it failed. */
 static enum mopt_status read_into(struct mo_onnx_in *in, struct mopt_model **model)
 {
@@ -114,7 +124,7 @@ static enum mopt_status read_into(struct mo_onnx_in *in, struct mopt_model **mod
     m->mappings = in->externals;
     m->is_external = in->externals;
     m->file_bytes = in->n_bytes + in->external_bytes;
-    m->file_hash = mo_xxh64(in->bytes, in->n_bytes);
+    m->file_hash = in->n_bytes <= HASHED_BYTES ? mo_xxh64(in->bytes, in->n_bytes) : 0;
     if (status)
         mopt_model_free(m);
     else

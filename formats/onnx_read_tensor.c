@@ -4,6 +4,7 @@
  * one, or in another file. Raw bytes, floats and doubles are used where they lie when
  * their place suits the type; everything else is decoded into new memory. */
 #include "formats/onnx.h"
+#include "lib/graph/large.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -152,7 +153,8 @@ static enum mopt_status use_bytes(struct mo_onnx_in *in, const uint8_t *bytes, s
     size_t align = MO_MIN((size_t)MO_MAX(mo_dtype_bits(out->dtype) / 8, 1), (size_t)8);
     *owner = MO_DATA_BORROWED;
     out->data = bytes;
-    if (is_mapped && (uintptr_t)bytes % align == 0)
+    /* a large initializer stays where it lies at any address, until a pass reads it: mo_graph_align */
+    if (is_mapped && ((uintptr_t)bytes % align == 0 || (may_own && n_bytes >= MO_LAZY_BYTES)))
         return MOPT_OK;
     void *copy = new_data(in, n_bytes, may_own, owner);
     if (!copy)

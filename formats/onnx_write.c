@@ -3,7 +3,9 @@
  * The message is encoded into memory without its large tensors, then streamed with
  * them. A model that came with external data, is asked for it, or would pass the 2 GB
  * that protobuf can hold, gets its large tensors in a second file beside the first. */
+#include "formats/formats.h"
 #include "formats/onnx_out.h"
+#include "lib/base/spill.h"
 #include "lib/graph/op.h"
 
 #include <stdio.h>
@@ -12,7 +14,7 @@
 enum { MODEL_IR = 1, MODEL_PRODUCER = 2, MODEL_PRODUCER_VERSION = 3, MODEL_DOMAIN = 4, MODEL_VERSION = 5,
        MODEL_GRAPH = 7, MODEL_IMPORT = 8, MODEL_META = 14 };
 enum { IMPORT_DOMAIN = 1, IMPORT_VERSION = 2, PAIR_KEY = 1, PAIR_VALUE = 2 };
-enum { EXTERNAL_MIN_BYTES = 1024, EXTERNAL_ALIGN = 64, EXTERNAL_PAGE = 4096, EXTERNAL_BIG = 1 << 20 };
+enum { EXTERNAL_MIN_BYTES = 1024, EXTERNAL_ALIGN = 64, EXTERNAL_PAGE = 4096, EXTERNAL_BIG = 1 << 20, WRITTEN_BYTES = 64 << 20 };
 
 /* ---- what goes into the second file ------------------------------------------------------ */
 
@@ -99,7 +101,7 @@ static void release(struct mo_onnx_out *o)
 static enum mopt_status encode(struct mopt_ctx *ctx, struct mo_onnx_out *o, const struct mopt_model *m,
                                const char *external_name)
 {
-    *o = (struct mo_onnx_out){ .ctx = ctx, .external_name = external_name };
+    *o = (struct mo_onnx_out){ .ctx = ctx, .model = m, .external_name = external_name };
     if (external_name)
         place_graph(o, &m->graph);
     size_t n_places = o->n_places;
@@ -133,7 +135,14 @@ static enum mopt_status put_externals(struct mo_onnx_out *o, struct mo_file_out 
         const struct mo_onnx_place *p = &o->places[i];
         size_t n = mo_value_bytes(p->value);
         MO_TRY(mo_file_put(file, zeros, (size_t)(p->offset - at)));
-        MO_TRY(mo_file_put(file, p->value->data, n));
+        for (size_t done = 0, some; done < n; done += some) {
+            const char *bytes = (const char *)p->value->data + done;
+            some = MO_MIN(n - done, (size_t)WRITTEN_BYTES);
+            MO_TRY(mo_file_put(file, bytes, some));
+            mo_onnx_forget(o->model, bytes, some);
+        }
+        if (p->value->owner == MO_DATA_HEAP)
+            mo_mem_forget(p->value->data);
         at = p->offset + n;
     }
     return MOPT_OK;

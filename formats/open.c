@@ -49,6 +49,8 @@ static const struct mo_io file_io = {
     .hash_file = mo_file_hash,
     .machine = machine,
     .read_report = mo_read_report,
+    .spill = mo_file_spill,
+    .forget = mo_onnx_forget,
 };
 
 /* Processors this process may use: its affinity, and the quota of its cgroup (v2 cpu.max, v1 cpu.cfs_*). */

@@ -35,6 +35,10 @@ struct mo_io {
     enum mopt_status (*hash_file)(struct mopt_ctx *, const char *path, uint64_t *hash, uint64_t *n_bytes);
     /* the processor's name ("" where the system does not tell) and how many are online */
     int (*machine)(char *cpu, size_t cpu_bytes);
+    /* zeros in a file without a name, as mo_mem_adopt gives them; NULL: there is no room for it */
+    void *(*spill)(size_t n_bytes);
+    /* these bytes, where they lie in a file the model was read from, are not needed soon */
+    void (*forget)(const struct mopt_model *, const void *bytes, size_t n_bytes);
     /* a JSON report read back (--baseline); the caller frees it */
     enum mopt_status (*read_report)(struct mopt_ctx *, const char *path, struct mopt_report **);
 };

@@ -1,10 +1,12 @@
 /* mem.c - heap memory and arenas. */
-#include "lib/base/base.h"
+#include "lib/base/io.h"
+#include "lib/base/spill.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
@@ -53,9 +55,50 @@ void *mo_mem_grow(void *old, size_t old_bytes, size_t new_bytes)
     return mem;
 }
 
+/* ---- memory in a file: the word below it has its lowest bit set, below that stands the mapping's size ---- */
+
+enum { IS_MAPPING = 1 };
+
+static char *mapping_of(void *mem, size_t *n_bytes)
+{
+    uintptr_t raw = (uintptr_t)((void **)mem)[-1];
+    if (!(raw & IS_MAPPING))
+        return NULL;
+    *n_bytes = ((size_t *)mem)[-2];
+    return (char *)mem - MO_SPILL_HEAD_BYTES;
+}
+
+void *mo_mem_adopt(void *mapping, size_t mapping_bytes)
+{
+    char *mem = (char *)mapping + MO_SPILL_HEAD_BYTES;
+    ((void **)mem)[-1] = (void *)((uintptr_t)mapping | IS_MAPPING);
+    ((size_t *)mem)[-2] = mapping_bytes;
+    return mem;
+}
+
+void mo_mem_forget(void *mem)
+{
+    size_t n_bytes;
+    char *mapping = mem ? mapping_of(mem, &n_bytes) : NULL;
+    if (mapping)
+        (void)madvise(mapping + MO_SPILL_HEAD_BYTES, n_bytes - MO_SPILL_HEAD_BYTES, MADV_DONTNEED);
+}
+
+void *mo_constant_new(struct mopt_ctx *ctx, size_t n_bytes)
+{
+    void *mem = NULL;
+    if (n_bytes >= MO_SPILL_LEAST_BYTES && ctx->io && ctx->io->spill)
+        mem = ctx->io->spill(n_bytes);
+    return mem ? mem : mo_mem_new(n_bytes, 1);
+}
+
 void mo_mem_free(void *mem)
 {
-    if (mem)
+    size_t n_bytes;
+    char *mapping = mem ? mapping_of(mem, &n_bytes) : NULL;
+    if (mapping)
+        munmap(mapping, n_bytes);
+    else if (mem)
         free(((void **)mem)[-1]);
 }
 

@@ -1,5 +1,5 @@
 /* Counting: parameters and how many of them are not zero, multiply-adds, bytes. */
-#include "lib/graph/graph.h"
+#include "lib/graph/large.h"
 #include "lib/graph/op.h"
 
 #include <string.h>
@@ -116,7 +116,7 @@ static void count_bytes(const struct mo_graph *g, struct mo_counts *counts)
                 count_bytes(g->nodes[i].attrs[a].graphs[k], counts);
 }
 
-enum mopt_status mo_count(struct mopt_ctx *ctx, const struct mo_graph *g, struct mo_counts *counts)
+static enum mopt_status count(struct mopt_ctx *ctx, const struct mo_graph *g, bool reads, struct mo_counts *counts)
 {
     *counts = (struct mo_counts){ 0 };
     bool *seen = mo_mem_new(MO_MAX(g->n_values, 1u), sizeof *seen);
@@ -137,10 +137,23 @@ enum mopt_status mo_count(struct mopt_ctx *ctx, const struct mo_graph *g, struct
                 continue;
             seen[v] = true;
             counts->parameters += mo_value_elems(&g->values[v]);
-            counts->nonzero += g->values[v].data ? count_nonzero(&g->values[v]) : count_filled_nonzero(g, v);
+            if (reads)
+                counts->nonzero += g->values[v].data ? count_nonzero(&g->values[v]) : count_filled_nonzero(g, v);
         }
     }
     mo_mem_free(seen);
     count_bytes(g, counts);
+    if (!reads)
+        counts->nonzero = MO_UNKNOWN;
     return MOPT_OK;
+}
+
+enum mopt_status mo_count(struct mopt_ctx *ctx, const struct mo_graph *g, struct mo_counts *counts)
+{
+    return count(ctx, g, true, counts);
+}
+
+enum mopt_status mo_count_unread(struct mopt_ctx *ctx, const struct mo_graph *g, struct mo_counts *counts)
+{
+    return count(ctx, g, false, counts);
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "kernels/backend.h"
+#include "lib/graph/large.h"
 #include "lib/passes/gates.h"
 #include "lib/passes/measure.h"
 #include "lib/passes/needs.h"
@@ -17,6 +18,8 @@
 #include "lib/run/run.h"
 
 enum { EVAL_BATCH = 128 };
+/* A model with more weights is not run for the before/after table: that may take more memory than the job itself. */
+#define MEASURED_BYTES ((uint64_t)1 << 30)
 #define EXACT_TOLERANCE 1e-5
 
 static unsigned all_flags(const struct mopt_recipe *recipe)
@@ -78,7 +81,10 @@ static enum mopt_status measure_side(struct mo_job *job, const struct mopt_model
         MO_TRY(mo_evaluate(job, model, MO_SPLIT_EVAL, EVAL_BATCH, &metrics));
         mo_report_metrics(mo_report_object(side, "metrics"), &metrics);
     }
-    if (job->settings->measure_s > 0 && !job->settings->dry_run) {
+    bool is_large = mo_graph_constant_bytes(&model->graph) > MEASURED_BYTES && !job->settings->max_latency;
+    if (is_large)
+        mo_log(job->ctx, "measure", "no latency of a model this large; bench measures it");
+    if (job->settings->measure_s > 0 && !job->settings->dry_run && !is_large) {
         struct mo_latency latency;
         enum mopt_status s = mo_measure_latency(job->ctx, model, job->settings->measure_s, &latency);
         if (s == MOPT_UNSUPPORTED || s == MOPT_LIMIT) { /* a model that cannot be run here can still be changed */
@@ -151,12 +157,17 @@ static enum mopt_status run_step(struct mo_job *job, const struct mo_step *step)
 static void describe_file(struct mopt_report *list, const char *role, const char *name, uint64_t n_bytes, uint64_t hash)
 {
     char hex[17];
+    /* a large file is not read as a whole for its hash */
+    bool is_hashed = hash != 0;
     snprintf(hex, sizeof hex, "%016" PRIx64, hash);
     struct mopt_report *row = mo_report_object(list, NULL);
     mo_report_set_text(row, "role", role);
     mo_report_set_text(row, "name", name);
     mo_report_set_int(row, "bytes", (int64_t)n_bytes);
-    mo_report_set_text(row, "xxh64", hex);
+    if (is_hashed)
+        mo_report_set_text(row, "xxh64", hex);
+    else
+        mo_report_set_null(row, "xxh64");
 }
 
 /* The models that came from files; a model made in memory has no hash. */
@@ -270,6 +281,8 @@ static enum mopt_status open_beside(struct mo_job *job, const struct mopt_recipe
         job->original = job->teacher = *original;
     } else if (s->teacher)
         MO_TRY(ctx->io->read_model(ctx, s->teacher, &job->teacher));
+    if (job->teacher)
+        MO_TRY(mo_graph_align(ctx, &job->teacher->graph));
     bool wants = all_flags(recipe) & (MO_PASS_DATA | MO_PASS_NEEDS_DATA);
     struct mo_data_settings data = s->data;
     data.strict = s->strict;
@@ -303,11 +316,26 @@ static enum mopt_status check_split(const struct mo_job *job, const struct mopt_
     return MOPT_OK;
 }
 
+/* Weights lie where their types want them, before anything reads them; inspect sees to it itself. */
+static enum mopt_status align_models(struct mo_job *job, const struct mopt_recipe *recipe)
+{
+    bool reads = false;
+    for (size_t i = 0; i < recipe->n_steps; i++)
+        reads |= strcmp(recipe->steps[i].pass->name, "inspect") != 0;
+    if (!reads)
+        return MOPT_OK;
+    MO_TRY(mo_graph_align(job->ctx, &job->model->graph));
+    for (size_t i = 0; i < job->n_others; i++)
+        MO_TRY(mo_graph_align(job->ctx, &job->others[i]->graph));
+    return MOPT_OK;
+}
+
 static enum mopt_status run_job(struct mo_job *job, const struct mopt_recipe *recipe, struct mopt_report *root,
                                 struct mopt_model **original)
 {
     const struct mo_job_settings *s = &recipe->settings;
     MO_TRY(mopt_recipe_check(job->ctx, recipe));
+    MO_TRY(align_models(job, recipe));
     MO_TRY(open_beside(job, recipe, original));
     MO_TRY(check_split(job, recipe));
     job->report = root;

@@ -15,7 +15,7 @@
 struct layers {
     struct mo_job *job;
     struct mo_graph *g;
-    bool has_shapes;
+    bool has_shapes, reads;
     const char **blocked;               /* by node: why no gradient arrives at what it makes; NULL: one does */
     struct mo_channels *channels;       /* NULL: could not be solved */
     const mo_value_id *params; uint32_t n_params;
@@ -105,7 +105,7 @@ static enum mopt_status collect(struct layers *l, const struct mo_node *n, struc
         if (!c || !(is_param(l, v) || v != n->in[k]))
             continue;
         w->n += mo_value_elems(c);
-        if (!mo_dtype_is_float(c->dtype))
+        if (!mo_dtype_is_float(c->dtype) || !l->reads)
             continue;
         float *copy = c->dtype == MO_F32 ? NULL : mo_value_floats(c);
         if (!copy && c->dtype != MO_F32)
@@ -214,10 +214,10 @@ static enum mopt_status report_node(struct layers *l, mo_node_id i, bool all, st
     return MOPT_OK;
 }
 
-enum mopt_status mo_inspect_layers(struct mo_job *job, struct mo_graph *g, bool all, bool has_shapes,
+enum mopt_status mo_inspect_layers(struct mo_job *job, struct mo_graph *g, bool all, bool has_shapes, bool reads,
                                    struct mopt_report *report)
 {
-    struct layers l = { .job = job, .g = g, .has_shapes = has_shapes };
+    struct layers l = { .job = job, .g = g, .has_shapes = has_shapes, .reads = reads };
     mo_value_id *params = mo_arena_new(job->scratch, g->n_values + 1, sizeof *params);
     if (!params)
         return mo_no_memory(job->ctx, g->n_values * sizeof *params, "the report");

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "lib/graph/large.h"
 #include "lib/run/run.h"
 
 enum { MAX_INPUTS = 32, WARM_UP_RUNS = 3, MAX_LATENCY_RUNS = 1000 };
@@ -209,14 +210,17 @@ enum mopt_status mo_report_counts(struct mopt_ctx *ctx, const struct mopt_model 
     if (!s && !has_shapes)
         mopt_clear(ctx);
     if (!s)
-        s = mo_count(ctx, &g, &counts);
+        s = mo_graph_constant_bytes(&g) > MO_LARGE_BYTES ? mo_count_unread(ctx, &g, &counts) : mo_count(ctx, &g, &counts);
     mo_graph_release(&g);
     mo_arena_release(&arena);
     MO_TRY(s);
     uint64_t bytes = 0;
     MO_TRY(ctx->io->model_bytes(ctx, model, &bytes));
     mo_report_set_int(report, "parameters", counts.parameters);
-    mo_report_set_int(report, "nonzero", counts.nonzero);
+    if (counts.nonzero == MO_UNKNOWN)
+        mo_report_set_null(report, "nonzero");
+    else
+        mo_report_set_int(report, "nonzero", counts.nonzero);
     if (counts.macs < 0 || !has_shapes)
         mo_report_set_null(report, "macs");
     else

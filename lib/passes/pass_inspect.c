@@ -3,15 +3,27 @@
 #include <string.h>
 
 #include "lib/data/transform.h"
+#include "lib/graph/large.h"
 #include "lib/graph/op.h"
 #include "lib/passes/inspect.h"
 
-struct inspect_options { bool all; };
+enum { STATISTICS_AUTO, STATISTICS_YES, STATISTICS_NO };
+struct inspect_options { bool all; int statistics; };
 #define AT(field) offsetof(struct inspect_options, field)
 static const struct mopt_option options[] = {
     { "all", MOPT_OPT_BOOL, AT(all), .help = "a row for every node, not only for those with weights or work" },
+    { "statistics", MOPT_OPT_CHOICE, AT(statistics), .text_def = "auto", .choices = "auto|yes|no",
+      .help = "read the weights: nonzero, range, mean; auto: where they are below 256 MB" },
     { 0 }
 };
+
+/* Without statistics nothing but the file's structure is read, however large the weights are. */
+static bool reads_weights(const struct mo_job *job)
+{
+    const struct inspect_options *o = job->options;
+    bool is_small = mo_graph_constant_bytes(&job->model->graph) <= MO_LARGE_BYTES;
+    return o->statistics == STATISTICS_YES || (o->statistics == STATISTICS_AUTO && is_small);
+}
 
 /* ---- the file -------------------------------------------------------------------------- */
 
@@ -151,14 +163,17 @@ static enum mopt_status report_totals(struct mo_job *job, const struct mo_graph 
                                       struct mopt_report *report)
 {
     struct mo_counts counts;
-    MO_TRY(mo_count(job->ctx, g, &counts));
+    MO_TRY(reads_weights(job) ? mo_count(job->ctx, g, &counts) : mo_count_unread(job->ctx, g, &counts));
     /* the file's own size while no step has changed the model; else what would be written */
     uint64_t bytes = job->step ? 0 : job->model->file_bytes;
     if (!bytes)
         MO_TRY(job->ctx->io->model_bytes(job->ctx, job->model, &bytes));
     struct mopt_report *totals = mo_report_object(report, "totals");
     mo_report_set_int(totals, "parameters", counts.parameters);
-    mo_report_set_int(totals, "nonzero", counts.nonzero);
+    if (counts.nonzero == MO_UNKNOWN)
+        mo_report_set_null(totals, "nonzero");
+    else
+        mo_report_set_int(totals, "nonzero", counts.nonzero);
     if (has_shapes && counts.macs != MO_UNKNOWN)
         mo_report_set_int(totals, "macs", counts.macs);
     else
@@ -173,6 +188,8 @@ static enum mopt_status report_totals(struct mo_job *job, const struct mo_graph 
 static enum mopt_status inspect(struct mo_job *job, struct mo_graph *g)
 {
     const struct inspect_options *o = job->options;
+    if (reads_weights(job))
+        MO_TRY(mo_graph_align(job->ctx, &job->model->graph));
     MO_TRY(mo_graph_copy(job->ctx, g, &job->model->graph, false));
     report_file(job->model, job->report);
     report_preparation(job, job->report);
@@ -186,7 +203,7 @@ static enum mopt_status inspect(struct mo_job *job, struct mo_graph *g)
     }
     MO_TRY(report_totals(job, g, has_shapes, job->report));
     MO_TRY(report_operators(job, g, job->report));
-    return mo_inspect_layers(job, g, o->all, has_shapes, job->report);
+    return mo_inspect_layers(job, g, o->all, has_shapes, reads_weights(job), job->report);
 }
 
 static enum mopt_status run(struct mo_job *job)

@@ -6,9 +6,10 @@
 #include <math.h>
 #include <string.h>
 
+#include "lib/base/spill.h"
 #include "lib/passes/quantize.h"
 
-#define HALF_MAX 65504.0f
+enum { BLOCK_ELEMS = 1 << 16 };
 
 struct fp16 {
     struct mo_job *job;
@@ -129,6 +130,35 @@ static bool add_cast(struct fp16 *f, mo_value_id from, mo_value_id to, enum mo_d
     return n != MO_NONE && mo_node_set_int(f->g, n, "to", dtype);
 }
 
+/* Numbers to half precision, to nearest even; those beyond +-65504 are clipped and counted. Without branches, so that it
+ * runs at the speed of memory: float addition does the rounding. Adding 2^(e+13) to a number of exponent e leaves 11 bits
+ * of it, and below 2^-14 halves have a fixed step. */
+static uint64_t to_half(const float *x, uint16_t *h, int64_t n, uint64_t *n_flushed)
+{
+    const uint32_t infinity = 0x7f800000u, half_max = 0x477fe000u, least = 0x3f000000u; /* 65504, 2^-1 as float bits */
+    uint32_t n_clipped = 0, n_zero = 0, n_odd = 0;
+    for (int64_t i = 0; i < n; i++) {
+        union { float f; uint32_t u; } in = { .f = x[i] }, bias, sum;
+        uint32_t sign = in.u & 0x80000000u, size = in.u & 0x7fffffffu;
+        uint32_t is_odd = size >= infinity, clips = size > half_max;
+        in.u = clips ? half_max : size;
+        bias.u = (in.u & infinity) + (13u << 23);
+        bias.u = bias.u < least ? least : bias.u;
+        sum.f = in.f + bias.f;
+        /* the exponent above 2^-14, and the bits that the addition left; a carry runs into the exponent */
+        uint32_t bits = ((bias.u - least) >> 13) + (sum.u - bias.u);
+        h[i] = (uint16_t)(sign >> 16 | bits);
+        n_clipped += clips & !is_odd;
+        n_odd += is_odd;
+        n_zero += (size != 0) & (bits == 0);
+    }
+    for (int64_t i = 0; n_odd && i < n; i++)
+        if (!isfinite(x[i]))
+            h[i] = mo_f32_to_f16(x[i]);
+    *n_flushed += n_zero;
+    return n_clipped;
+}
+
 /* A constant in half precision: in its place when nobody wants it in float, else beside it. */
 static enum mopt_status half_constant(struct fp16 *f, mo_value_id v)
 {
@@ -137,15 +167,12 @@ static enum mopt_status half_constant(struct fp16 *f, mo_value_id v)
     const float *x = g->values[v].data;
     int64_t n = mo_shape_elems(&shape);
     uint64_t n_clipped = 0;
-    uint16_t *h = mo_mem_new((size_t)MO_MAX(n, 1), sizeof *h);
+    uint16_t *h = mo_constant_new(f->job->ctx, (size_t)MO_MAX(n, 1) * sizeof *h);
     if (!h)
         return mo_no_memory(f->job->ctx, (uint64_t)n * 2, "a constant");
-    for (int64_t i = 0; i < n; i++) {
-        bool clips = isfinite(x[i]) && fabsf(x[i]) > HALF_MAX;
-        h[i] = mo_f32_to_f16(clips ? copysignf(HALF_MAX, x[i]) : x[i]);
-        n_clipped += clips;
-        f->n_flushed += x[i] != 0 && !(h[i] & 0x7fff);
-    }
+    for (int64_t from = 0; from < n; from += BLOCK_ELEMS)
+        n_clipped += to_half(x + from, h + from, MO_MIN(n - from, (int64_t)BLOCK_ELEMS), &f->n_flushed);
+    mo_quant_forget(f->job, &g->values[v]);
     f->n_clipped += n_clipped;
     if (n_clipped)
         mo_warn(f->job->ctx, "quantize", "'%s': %llu of %lld values are beyond +-65504 and were clipped",
@@ -156,8 +183,7 @@ static enum mopt_status half_constant(struct fp16 *f, mo_value_id v)
         return MOPT_OK;
     }
     const char *name = mo_arena_printf(f->job->scratch, "%s_fp16", g->values[v].name);
-    f->half[v] = name ? mo_graph_add_const(g, name, MO_F16, &shape, h) : MO_NONE;
-    mo_mem_free(h);
+    f->half[v] = name ? mo_quant_add_const(g, name, MO_F16, &shape, h) : MO_NONE;
     return f->half[v] == MO_NONE ? full(f) : MOPT_OK;
 }
 

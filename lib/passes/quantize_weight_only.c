@@ -4,6 +4,7 @@
  * A weight is left alone where int8 and its scales would not be smaller. */
 #include <string.h>
 
+#include "lib/base/spill.h"
 #include "lib/passes/quantize.h"
 
 struct job { struct mo_job *job; struct mo_graph *g; const struct mo_quant_form *form; uint32_t n_done; };
@@ -34,7 +35,7 @@ static const char *obstacle(const struct mo_graph *g, mo_value_id w, int axis)
 }
 
 /* What was `w` becomes the output of a DequantizeLinear that every reader of w goes on reading. */
-static enum mopt_status store(struct job *j, mo_value_id w, const struct mo_quant_weight *qw)
+static enum mopt_status store(struct job *j, mo_value_id w, struct mo_quant_weight *qw)
 {
     struct mo_graph *g = j->g;
     struct mo_shape shape = g->values[w].shape, scales = { .rank = qw->axis == MO_UNKNOWN ? 0 : 1 };
@@ -48,7 +49,9 @@ static enum mopt_status store(struct job *j, mo_value_id w, const struct mo_quan
     for (int i = 0; i < 5; i++)
         ok = (names[i] = mo_arena_printf(j->job->scratch, "%s_%s", base, suffix[i])) && ok;
     if (ok) {
-        in[0] = mo_graph_add_const(g, names[0], MO_I8, &shape, qw->q);
+        mo_mem_forget(qw->q);
+        in[0] = mo_quant_add_const(g, names[0], MO_I8, &shape, qw->q);
+        qw->q = NULL;
         in[1] = mo_graph_add_const(g, names[1], MO_F32, &scales, qw->scale);
         in[2] = mo_graph_add_const(g, names[2], MO_I8, &scales, zeros);
         y = mo_graph_add_value(g, names[3], MO_F32, &shape);
@@ -72,6 +75,7 @@ static enum mopt_status take(struct job *j, mo_node_id i, uint32_t k, int axis)
     const char *name = mo_quant_name(j->g, &j->g->nodes[i]);
     MO_TRY(mo_quant_weight(j->job->ctx, w, axis, j->form->weight_max, NULL, &qw));
     double sqnr_db = qw.sqnr_db;
+    mo_quant_forget(j->job, w);
     enum mopt_status status = store(j, j->g->nodes[i].in[k], &qw);
     mo_quant_weight_free(&qw);
     MO_TRY(status);

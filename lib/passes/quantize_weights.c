@@ -5,6 +5,9 @@
  *
  * The bias may not come near the end of int32, since the products are added to it: where |b| / (scale_x scale[c])
  * exceeds 2^30 the channel's weight scale is raised instead (a channel of nearly dead weights with a large bias). */
+#include "lib/base/io.h"
+#include "lib/base/spill.h"
+#include "lib/graph/private.h"
 #include "lib/passes/quantize.h"
 
 #include <math.h>
@@ -57,16 +60,71 @@ static void scales_from_max(float *scale, int64_t n, int q_max, const float *lea
     }
 }
 
-static void round_channel(const float *x, int8_t *q, int64_t n, float scale, int q_max, double *signal, double *noise)
+enum { LANES = 16, SUM_ROWS = 256 };    /* sums in float are short, and go on in double */
+
+/* Adding and taking away 1.5 * 2^23 rounds to nearest even what is smaller than 2^22. */
+#define ROUND_MAGIC 12582912.0f
+
+/* n elements, each with the scale of its own (step 1) or all with one (step 0). */
+static void round_row(const float *x, int8_t *q, int64_t n, const float *scale, int step, int q_max, double *signal,
+                      double *noise)
 {
-    for (int64_t i = 0; i < n; i++) {
-        float r = rintf(x[i] / scale);
-        r = MO_MIN(MO_MAX(r, (float)-q_max), (float)q_max);
-        q[i] = (int8_t)r;
-        double e = (double)x[i] - (double)r * scale;
-        *signal += (double)x[i] * x[i];
-        *noise += e * e;
+    const float high = (float)q_max;
+    float s[LANES], good[LANES] = { 0 }, bad[LANES] = { 0 };
+    for (int64_t i = 0; i < n; i += LANES) {
+        float part[LANES] = { 0 }, r[LANES];
+        int64_t m = MO_MIN(n - i, (int64_t)LANES);
+        for (int64_t k = 0; k < LANES; k++)
+            s[k] = scale[step ? (k < m ? i + k : i) : 0];
+        memcpy(part, x + i, (size_t)m * sizeof *part);
+        for (int k = 0; k < LANES; k++) {
+            float t = part[k] / s[k];
+            t = t > high ? high : t < -high ? -high : t;
+            r[k] = (t + ROUND_MAGIC) - ROUND_MAGIC;
+            float e = part[k] - r[k] * s[k];
+            good[k] += part[k] * part[k];
+            bad[k] += e * e;
+        }
+        for (int k = 0; k < m; k++)
+            q[i + k] = (int8_t)r[k];
+        if (i / LANES % SUM_ROWS && i + LANES < n)
+            continue;
+        for (int k = 0; k < LANES; k++) {
+            *signal += good[k];
+            *noise += bad[k];
+            good[k] = bad[k] = 0;
+        }
     }
+}
+
+/* The bits of a magnitude, which are ordered as magnitudes are, infinity and NaN last. */
+static int32_t magnitude_bits(float x)
+{
+    union { float f; int32_t bits; } v = { .f = x };
+    return v.bits & INT32_MAX;
+}
+
+/* Largest magnitude of each channel into scale; false: there is NaN or infinity. */
+static bool find_max(const float *x, const struct channels *c, float *scale)
+{
+    int32_t largest = 0;
+    for (int64_t row = 0; row < c->outer * c->n && c->inner > 1; row++) {
+        union { int32_t bits; float f; } max = { .bits = 0 };
+        for (int64_t i = 0; i < c->inner; i++) {
+            int32_t bits = magnitude_bits(x[row * c->inner + i]);
+            max.bits = bits > max.bits ? bits : max.bits;
+        }
+        scale[row % c->n] = MO_MAX(scale[row % c->n], max.f);
+        largest = MO_MAX(largest, max.bits);
+    }
+    for (int64_t o = 0; o < c->outer && c->inner == 1; o++)
+        for (int64_t i = 0; i < c->n; i++) {
+            float v = x[o * c->n + i], size = fabsf(v);
+            int32_t bits = magnitude_bits(v);
+            scale[i] = size > scale[i] ? size : scale[i];
+            largest = bits > largest ? bits : largest;
+        }
+    return largest < magnitude_bits(INFINITY);
 }
 
 enum mopt_status mo_quant_weight(struct mopt_ctx *ctx, const struct mo_value *w, int axis, int q_max,
@@ -75,33 +133,51 @@ enum mopt_status mo_quant_weight(struct mopt_ctx *ctx, const struct mo_value *w,
     int64_t n_elems = mo_value_elems(w);
     struct channels c = channels_of(w, axis);
     memset(out, 0, sizeof *out);
-    float *x = mo_value_floats(w);
-    out->q = mo_mem_new((size_t)MO_MAX(n_elems, 1), 1);
+    float *copy = w->dtype == MO_F32 ? NULL : mo_value_floats(w);
+    const float *x = w->dtype == MO_F32 ? w->data : copy;
+    out->q = mo_constant_new(ctx, (size_t)MO_MAX(n_elems, 1));
     out->scale = mo_mem_new((size_t)MO_MAX(c.n, 1), sizeof(float));
     if (!x || !out->q || !out->scale) {
-        mo_mem_free(x);
+        mo_mem_free(copy);
         mo_quant_weight_free(out);
         return mo_no_memory(ctx, (uint64_t)n_elems * 5, "quantized weights");
     }
     out->axis = axis;
     out->n_scales = c.n;
     out->n_elems = n_elems;
-    bool is_finite = true;
-    for (int64_t i = 0; i < n_elems; i++) {
-        float *max = &out->scale[i / c.inner % c.n];
-        *max = MO_MAX(*max, fabsf(x[i]));
-        is_finite = is_finite && isfinite(x[i]);
-    }
     double signal = 0, noise = 0;
+    bool is_finite = find_max(x, &c, out->scale);
     scales_from_max(out->scale, c.n, q_max, least);
-    for (int64_t row = 0; row < c.outer * c.n && is_finite; row++)
-        round_channel(x + row * c.inner, out->q + row * c.inner, c.inner, out->scale[row % c.n], q_max, &signal, &noise);
+    int64_t n_rows = c.inner == 1 ? c.outer : c.outer * c.n, width = c.inner == 1 ? c.n : c.inner;
+    for (int64_t row = 0; row < n_rows && is_finite; row++)
+        round_row(x + row * width, out->q + row * width, width, out->scale + (c.inner == 1 ? 0 : row % c.n), c.inner == 1,
+                  q_max, &signal, &noise);
     out->sqnr_db = 10 * log10(signal / noise);
-    mo_mem_free(x);
+    mo_mem_free(copy);
     if (is_finite)
         return MOPT_OK;
     mo_quant_weight_free(out);
     return mo_fail(ctx, MOPT_DATA, "weight '%s' holds NaN or infinity", w->name);
+}
+
+mo_value_id mo_quant_add_const(struct mo_graph *g, const char *name, enum mo_dtype dtype, const struct mo_shape *shape,
+                               void *heap)
+{
+    mo_value_id id = mo_graph_add_value(g, name, dtype, shape);
+    if (id == MO_NONE || !mo_graph_make_initializer(g, id)) {
+        mo_mem_free(heap);
+        return MO_NONE;
+    }
+    mo_value_set_data(g, id, dtype, shape, heap);
+    return id;
+}
+
+void mo_quant_forget(const struct mo_job *job, const struct mo_value *v)
+{
+    if (v->owner == MO_DATA_HEAP)
+        mo_mem_forget(v->data);
+    else if (job->ctx->io && job->ctx->io->forget)
+        job->ctx->io->forget(job->model, v->data, mo_value_bytes(v));
 }
 
 void mo_quant_weight_free(struct mo_quant_weight *w)
