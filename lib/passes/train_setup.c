@@ -72,7 +72,7 @@ const struct mopt_option mo_train_options[] = {
     {"init", MOPT_OPT_CHOICE, AT(init), .text_def = "keep", .choices = "keep|fresh",
      .help = "fresh: start over with random weights"},
     {"keep", MOPT_OPT_CHOICE, AT(keep), .text_def = "best", .choices = "best|last",
-     .needs = "val-split",
+     .needs = "val-split,keep=last", /* without validation it is what happens: saying so is no mistake */
      .help = "weights of the epoch that validated best, or of the last one"},
     {"precision", MOPT_OPT_CHOICE, AT(precision), .text_def = "fp32", .choices = "fp32",
      .help = "of arithmetic in training"},
