@@ -96,13 +96,12 @@ static const struct mopt_report *step_at(const struct mopt_report *r, size_t i)
     return at(r, "steps") ? mopt_report_item(at(r, "steps"), i) : r;
 }
 
-/* The most of a forward pass and of each step's training, planned block and weights. */
+/* The most of a forward pass, planned block and weights, and of each step's training, with its data. */
 static double peak_memory(const struct mopt_report *r)
 {
     double peak = number(r, "predicted.memory_bytes.activations") + number(r, "predicted.memory_bytes.weights");
     for (size_t i = 0; i < count_steps(r); i++) {
-        const struct mopt_report *training = at(step_at(r, i), "training");
-        peak = fmax(peak, number(training, "block_bytes") + number(training, "weight_bytes"));
+        peak = fmax(peak, number(step_at(r, i), "memory_bytes.planned"));
     }
     return peak;
 }

@@ -148,6 +148,7 @@ static enum mopt_status open_cifar(struct mopt_ctx *ctx, const struct mo_source_
                                  .read = read_sample, .label = label_of, .close = close_cifar};
     enum mopt_status s = add_all(ctx, c, spec, part);
     c->base.n_samples = c->n_before[c->n_files];
+    c->base.held_bytes = c->base.n_samples * (c->label_bytes + PIXEL_BYTES);
     if (s || !c->n_files)
         close_cifar(&c->base);
     else

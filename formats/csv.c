@@ -422,6 +422,7 @@ static enum mopt_status make_matrix(struct mopt_ctx *ctx, struct csv *csv, size_
     csv->targets = mo_mem_new(n_rows, sizeof *csv->targets);
     if (!csv->x || !csv->lines || !csv->is_categorical || !csv->labels || !csv->targets)
         return mo_no_memory(ctx, bytes, path);
+    csv->base.held_bytes = bytes + n_rows * (sizeof *csv->lines + sizeof *csv->labels + sizeof *csv->targets);
     mark_features(csv);
     return MOPT_OK;
 }

@@ -129,6 +129,7 @@ static enum mopt_status fill(struct mopt_ctx *ctx, struct idx *idx, const char *
     base->channels = x.rank == 4 ? (int)x.dim[3] : 1;
     idx->pixels = idx->images.bytes + x.header_bytes;
     idx->sample_bytes = x.n_elems / x.dim[0];
+    base->held_bytes = idx->images.n_bytes;
     if (!labels)
         return MOPT_OK;
     MO_TRY(read_array(ctx, labels, &idx->labels, &y));
@@ -137,6 +138,7 @@ static enum mopt_status fill(struct mopt_ctx *ctx, struct idx *idx, const char *
     if (y.dim[0] != x.dim[0])
         return mo_fail(ctx, MOPT_DATA, "%s has %u labels, %s has %u images", labels, y.dim[0], images, x.dim[0]);
     idx->label = idx->labels.bytes + y.header_bytes;
+    base->held_bytes += idx->labels.n_bytes;
     base->target = MO_TARGET_CLASS;
     base->label = label_of;
     for (size_t i = 0; i < base->n_samples; i++)

@@ -21,7 +21,8 @@
 enum { MAX_PATH = 4096, MAX_CLASSES = 100000, GREY = 1, RGB = 3 };
 #define MAX_FILE_BYTES ((off_t)1 << 30)
 #define MAX_PIXELS ((uint64_t)1 << 27)
-#define CACHE_BYTES ((size_t)256 << 20)
+/* Small pictures are read again faster than a step is made, large ones would be too many: so few are kept. */
+#define CACHE_BYTES ((size_t)32 << 20)
 
 struct names { char **item; size_t n, room; };
 
@@ -356,6 +357,18 @@ static bool is_grey(struct folder *f)
     return last >= 0;
 }
 
+/* What is kept when every picture is like the first. */
+static size_t picture_bytes(struct folder *f)
+{
+    char path[MAX_PATH], why[300];
+    struct mo_image_info info = { 0 };
+    size_t n = 0;
+    uint8_t *bytes = f->n_entries && path_of(f, 0, path, sizeof path) ? read_bytes(path, &n, why, sizeof why) : NULL;
+    bool is_known = bytes && mo_image_info(bytes, n, &info, why, sizeof why);
+    mo_mem_free(bytes);
+    return is_known ? (size_t)info.height * (size_t)info.width * (size_t)f->base.channels + sizeof(struct kept) : 0;
+}
+
 static enum mopt_status describe(struct mopt_ctx *ctx, struct folder *f, const struct mo_source_spec *spec)
 {
     struct mo_source *base = &f->base;
@@ -374,7 +387,12 @@ static enum mopt_status describe(struct mopt_ctx *ctx, struct folder *f, const s
         return mo_no_memory(ctx, f->n_entries * sizeof *f->cache, "pictures");
     uint64_t limit = ctx->max_memory_bytes ? ctx->max_memory_bytes : UINT64_MAX;
     f->max_pixels = MO_MIN(limit / 16, MAX_PIXELS);
-    atomic_store(&f->cache_left, (size_t)MO_MIN(limit / 8, (uint64_t)CACHE_BYTES));
+    size_t most = (size_t)MO_MIN(limit / 8, (uint64_t)CACHE_BYTES), all;
+    atomic_store(&f->cache_left, most);
+    if (!mo_mul_size(f->n_entries, picture_bytes(f), &all))
+        all = most;
+    base->held_bytes = MO_MIN(all, most) + f->arena.total_bytes + f->room * sizeof *f->entry +
+                       f->n_entries * sizeof *f->cache;
     return f->is_flat ? MOPT_OK : write_schema(ctx, f);
 }
 

@@ -201,6 +201,7 @@ static enum mopt_status set_samples(struct mopt_ctx *ctx, struct numpy *np, cons
         return mo_fail(ctx, MOPT_DATA, "%s: holds no samples", base->path);
     base->n_samples = (size_t)x->shape.dim[0];
     np->sample_bytes = x->n_bytes / base->n_samples;
+    base->held_bytes = x->n_bytes;
     if (set_image(np, layout))
         return MOPT_OK;
     if (layout == LAYOUT_HWC || layout == LAYOUT_CHW)
@@ -222,6 +223,7 @@ static enum mopt_status set_classes(struct mopt_ctx *ctx, struct numpy *np)
     np->labels = mo_mem_new(base->n_samples, sizeof *np->labels);
     if (!np->labels)
         return mo_no_memory(ctx, base->n_samples * sizeof *np->labels, base->path);
+    base->held_bytes += y->n_bytes + base->n_samples * sizeof *np->labels;
     mo_convert(y->dtype, y->data, MO_I64, np->labels, base->n_samples);
     for (size_t i = 0; i < base->n_samples; i++) {
         if (np->labels[i] < 0 || np->labels[i] >= MAX_CLASSES)
@@ -264,6 +266,7 @@ static enum mopt_status set_targets(struct mopt_ctx *ctx, struct numpy *np, cons
     np->targets = mo_mem_new(n, sizeof *np->targets);
     if (!np->targets)
         return mo_no_memory(ctx, n * sizeof *np->targets, base->path);
+    base->held_bytes += y->n_bytes + n * sizeof *np->targets;
     mo_convert(y->dtype, y->data, MO_F32, np->targets, n);
     base->target = MO_TARGET_VALUES;
     base->n_targets = (int)each;

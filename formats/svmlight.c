@@ -343,6 +343,7 @@ static enum mopt_status make_room(struct mopt_ctx *ctx, const struct seen *seen,
     uint64_t bytes = seen->n_values * 8 + seen->n_rows * 16;
     MO_TRY(mo_source_fits(ctx, svm->base.path, bytes));
     svm->base.n_samples = seen->n_rows;
+    svm->base.held_bytes = bytes;
     svm->row_start = mo_mem_new(seen->n_rows + 2, sizeof *svm->row_start);
     svm->column = mo_mem_new(seen->n_values + 1, sizeof *svm->column);
     svm->value = mo_mem_new(seen->n_values + 1, sizeof *svm->value);

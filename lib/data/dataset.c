@@ -379,6 +379,14 @@ bool mo_dataset_has_test(const struct mopt_dataset *d)
     return d->test;
 }
 
+size_t mo_dataset_bytes(const struct mopt_dataset *d)
+{
+    size_t bytes = (d->train ? d->train->held_bytes : 0) + (d->test ? d->test->held_bytes : 0);
+    for (size_t i = 0; i < MO_COUNT(d->part); i++)
+        bytes += d->part[i].n * sizeof *d->part[i].items;
+    return bytes;
+}
+
 size_t mo_dataset_n_skipped(const struct mopt_dataset *d)
 {
     return d->n_skipped;

@@ -52,6 +52,7 @@ struct mo_source {
     int n_targets;                                  /* VALUES */
     const char *schema;             /* text that gives another file of the same kind the same classes and columns; NULL: none */
     bool is_prepared;               /* tensors are what a model wants as they are: no transform by default */
+    size_t held_bytes;              /* of samples in memory: read, mapped, or kept decoded once all have been read */
     bool is_cheap;                  /* read() only points into memory: no worker threads needed */
     const uint8_t *is_categorical;  /* TENSOR from csv: per feature, one-hot columns that statistics leave alone; NULL: none */
     /* Thread-safe. MOPT_DATA with words in `why` for a bad sample (a corrupt JPEG); the caller skips and counts it
@@ -106,6 +107,7 @@ const struct mo_source *mo_dataset_source(const struct mopt_dataset *dataset, en
 /* EVAL: the eval-data, else the test part the data offers, else the validation split. */
 size_t mo_dataset_count(const struct mopt_dataset *dataset, enum mo_split split);
 bool mo_dataset_has_test(const struct mopt_dataset *dataset);
+size_t mo_dataset_bytes(const struct mopt_dataset *dataset);            /* of samples that its sources hold in memory */
 size_t mo_dataset_n_skipped(const struct mopt_dataset *dataset);        /* bad samples passed over so far */
 bool mo_dataset_is_augmented(const struct mopt_dataset *dataset);       /* training transform draws random numbers */
 
@@ -137,6 +139,7 @@ MOPT_MUST_CHECK enum mopt_status mo_loader_start(struct mo_loader *loader, uint6
 /* The next batch; valid until the next call. */
 MOPT_MUST_CHECK enum mopt_status mo_loader_next(struct mo_loader *loader, const struct mo_batch **batch);
 size_t mo_loader_n_batches(const struct mo_loader *loader);
+size_t mo_loader_bytes(const struct mo_loader *loader);                 /* of batches and of the order of samples */
 void mo_loader_free(struct mo_loader *loader);
 
 #endif

@@ -412,6 +412,14 @@ enum mopt_status mo_loader_next(struct mo_loader *l, const struct mo_batch **bat
     return MOPT_OK;
 }
 
+size_t mo_loader_bytes(const struct mo_loader *l)
+{
+    size_t sample = sizeof *l->order;
+    for (uint32_t k = 0; k < l->d->n_inputs && l->filler.source->kind != MO_SAMPLE_SPARSE; k++)
+        sample += l->d->input[k].n_bytes;
+    return l->n_slots * l->options.batch * sample + l->n_samples * sizeof *l->order;
+}
+
 size_t mo_loader_n_batches(const struct mo_loader *l)
 {
     return l->n_batches;

@@ -304,6 +304,8 @@ static enum mopt_status train(struct distiller *d, struct mo_train_result *resul
     hooks.before_step = before_step;
     hooks.after_step = after_step;
     hooks.loss = loss;
+    hooks.held_bytes += mo_run_block_bytes(d->teacher) + mo_run_weight_bytes(d->teacher) +
+                        d->n_answers * d->width * sizeof *d->answers + d->n_row_of * sizeof *d->row_of;
     hooks.save = save;
     hooks.load = load;
     struct mopt_report *r = mo_report_object(d->job->report, "distillation");

@@ -276,7 +276,8 @@ static enum mopt_status retrain(struct masking *m)
     struct mo_train_settings settings = m->settings->train;
     struct mo_train_result result = { 0 };
     struct mo_train_hooks hooks = { .user = m, .before_step = before_step, .after_step = after_step, .save = save,
-                                    .load = load, .phase = "retrain", .trained = true };
+                                    .load = load, .phase = "retrain", .trained = true,
+                                    .held_bytes = m->n_elems * (3 * sizeof(float) + 1) };
     mo_prune_rates(&settings);
     /* The best epoch of a ramp would be one with fewer zeros. */
     if (m->settings->ramp == MO_RAMP_CUBIC)

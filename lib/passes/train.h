@@ -44,6 +44,7 @@ struct mo_train_hooks {
     enum mopt_status (*save)(void *user, struct mo_arena *arena, void **bytes, size_t *n_bytes);
     enum mopt_status (*load)(void *user, const void *bytes, size_t n_bytes);
     const char *phase;          /* progress: "train", "retrain", "distill" */
+    size_t held_bytes;          /* that the caller holds for the training: a teacher, its answers, masks */
     uint64_t round;             /* of a pass that trains several times: which one this is, from 0; the checkpoint's own
                                  * round is resumed, those before it are computed again without writing over it */
     bool selects;               /* --only and --skip choose which parameters are trained */

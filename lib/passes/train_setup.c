@@ -342,32 +342,49 @@ static const char *choice_text(const char *name, int index, char buf[32])
     return buf;
 }
 
-/* What was planned; and at the end, the most that the whole process has held. */
-static void report_memory(struct mo_trainer *t)
+/* What the training will hold, each part and their sum, which --max-memory limits; at the end, beside it, the most that
+ * the whole process has held, its program and libraries included. */
+static enum mopt_status report_memory(struct mo_trainer *t)
 {
     const char *names[MO_OPTIM_MAX_BUFFERS];
     float *buffers[MO_OPTIM_MAX_BUFFERS];
-    size_t n_elems[MO_OPTIM_MAX_BUFFERS], n = 0;
+    size_t n_elems[MO_OPTIM_MAX_BUFFERS], n = 0, planned = 0;
     int n_buffers = mo_optim_buffers(t->optim, names, buffers, n_elems);
     for (int i = 0; i < n_buffers; i++)
         n += n_elems[i];
+    const struct { const char *name; size_t bytes; } parts[] = {
+        {"block", mo_run_block_bytes(t->run)}, {"weights", t->run->n_weights * sizeof(float)},
+        {"gradients", t->run->n_trained * sizeof(float)}, {"optimizer", n * sizeof(float)},
+        {"best", t->best ? t->run->n_weights * sizeof(float) : 0},
+        {"data", mo_dataset_bytes(t->job->dataset)}, {"batches", mo_loader_bytes(t->loader)},
+        {"beside", t->hooks.held_bytes}};
     struct mopt_report *r = mo_report_object(t->job->report, "memory_bytes");
-    mo_report_set_int(r, "block", (int64_t)mo_run_block_bytes(t->run));
-    mo_report_set_int(r, "weights", (int64_t)(t->run->n_weights * sizeof(float)));
-    mo_report_set_int(r, "gradients", (int64_t)(t->run->n_trained * sizeof(float)));
-    mo_report_set_int(r, "optimizer", (int64_t)(n * sizeof(float)));
-    mo_report_set_int(r, "best", (int64_t)(t->best ? t->run->n_weights * sizeof(float) : 0));
+    for (size_t i = 0; i < MO_COUNT(parts); i++) {
+        mo_report_set_int(r, parts[i].name, (int64_t)parts[i].bytes);
+        planned += parts[i].bytes;
+    }
+    mo_report_set_int(r, "planned", (int64_t)planned);
+    if (t->ctx->max_memory_bytes && planned > t->ctx->max_memory_bytes)
+        return mo_fail(t->ctx, MOPT_LIMIT,
+                       "training takes %zu bytes (%zu for a batch of %zu, %zu of data), more than the %llu that "
+                       "--max-memory allows: try a smaller --batch", planned, parts[0].bytes, t->batch, parts[5].bytes,
+                       (unsigned long long)t->ctx->max_memory_bytes);
+    return MOPT_OK;
 }
 
 static void report_peak(struct mo_trainer *t)
 {
     struct rusage use;
     const struct mopt_report *there = mopt_report_at(t->job->report, "memory_bytes");
-    if (there && !getrusage(RUSAGE_SELF, &use))
-        mo_report_set_int((struct mopt_report *)(uintptr_t)there, "peak_rss", (int64_t)use.ru_maxrss * 1024);
+    if (!there || getrusage(RUSAGE_SELF, &use))
+        return;
+    struct mopt_report *r = (struct mopt_report *)(uintptr_t)there;
+    double planned = mopt_report_number(mopt_report_at(there, "planned"), NAN), peak = (double)use.ru_maxrss * 1024;
+    mo_report_set_int(r, "peak_rss", (int64_t)peak);
+    mo_report_set_number(r, "peak_over_planned", peak / planned);
 }
 
-static void report_plan(struct mo_trainer *t)
+static enum mopt_status report_plan(struct mo_trainer *t)
 {
     const struct mo_train_settings *s = &t->s;
     struct mopt_report *r = mo_report_object(t->job->report, "training");
@@ -391,10 +408,11 @@ static void report_plan(struct mo_trainer *t)
     mo_report_set_int(r, "n_trained", (int64_t)t->run->n_trained);
     mo_report_set_int(r, "block_bytes", (int64_t)mo_run_block_bytes(t->run));
     mo_report_set_int(r, "weight_bytes", (int64_t)mo_run_weight_bytes(t->run));
-    report_memory(t);
+    MO_TRY(report_memory(t));
     mo_log(t->ctx, t->hooks.phase, "%s model, %s, rate %g %s, %llu samples, batch %zu, %llu steps",
            t->is_fresh ? "fresh" : "trained", optimizer, s->lr, schedule, (unsigned long long)t->n_samples, t->batch,
            (unsigned long long)t->n_steps);
+    return MOPT_OK;
 }
 
 static void report_end(struct mo_trainer *t, struct mo_train_result *result)
@@ -463,7 +481,7 @@ static enum mopt_status store(struct mo_trainer *t)
 static enum mopt_status run_trainer(struct mo_trainer *t, struct mo_train_result *result)
 {
     MO_TRY(set_up(t));
-    report_plan(t);
+    MO_TRY(report_plan(t));
     if (t->job->settings->dry_run)
         return MOPT_OK;
     if (t->s.resume) {
