@@ -29,7 +29,7 @@ double mo_optim_default_lr(enum mo_optimizer kind)
     switch (kind) {
     case MO_OPT_ADAM:
     case MO_OPT_ADAMW:
-        return 2e-3;
+        return 3e-3;
     case MO_OPT_RMSPROP:
         return 1e-3;
     case MO_OPT_GD:

@@ -161,7 +161,7 @@ START_TEST(the_rate_goes_by_how_good_the_model_is)
         ck_assert(fabs(given.lr - 0.02) < 1e-12);
         struct trial values = {.start = &was, .options = {"epochs", "1", "loss", "mse", "optimizer", "adam"}};
         expect_ok(&values);
-        ck_assert_msg(fabs(values.lr - 0.0002) < 1e-12, "%g", values.lr);
+        ck_assert_msg(fabs(values.lr - 0.0003) < 1e-12, "%g", values.lr);
     }
     ck_assert_msg(fabs(lr[0] - 0.03) < 1e-12, "untrained: %g", lr[0]);
     ck_assert_msg(lr[1] >= 0.01 && lr[1] < 0.02, "trained: %g", lr[1]);
