@@ -1,12 +1,12 @@
 /* MatMul: numpy's matmul. The last two axes are matrices, those before are batches and
  * broadcast; a vector on the left is a row, on the right a column, and that axis goes
  * away again. Where B is one matrix for all batches, all rows of A are one product.
+ * float64 and integers have a kernel of their own, and no gradient.
  * Lowering may add a bias for the last axis and an activation (fused.h). */
 #include <string.h>
 
 #include "lib/run/fused.h"
-#include "lib/ops/ops.h"
-#include "lib/run/run.h"
+#include "lib/ops/tensor.h"
 
 struct matmul {
     struct mo_fused fused;
@@ -139,6 +139,24 @@ static void free_plan(struct plan *p)
     mo_mem_free(p);
 }
 
+static bool is_typed(const struct mo_run *r, const struct mo_node *n)
+{
+    return mo_in(r->graph, n, 0)->dtype != MO_F32;
+}
+
+static enum mopt_status check_types(struct mo_run *r, const struct mo_node *n)
+{
+    const struct mo_value *a = mo_in(r->graph, n, 0), *b = mo_in(r->graph, n, 1);
+    bool has_kernel = a->dtype == MO_F64 || a->dtype == MO_I32 || a->dtype == MO_U32 || a->dtype == MO_I64 ||
+                      a->dtype == MO_U64;
+    if (!has_kernel || n->n_in > 2 || mo_fused_read(n).act != MO_ACT_NONE)
+        return mo_prepare_float32(r, n);
+    MO_TRY(mo_check_same_dtype(r->ctx, a, b));
+    if (mo_run_wants_grad(r, n, 0) || mo_run_wants_grad(r, n, 1))
+        return mo_fail(r->ctx, MOPT_UNSUPPORTED, "no gradient is known for products of %s", mo_dtype_name(a->dtype));
+    return MOPT_OK;
+}
+
 static bool fill_plan(struct mo_run *r, const struct mo_node *n, struct plan *p)
 {
     struct operand a = operand_of(&mo_in(r->graph, n, 0)->shape, true);
@@ -151,7 +169,7 @@ static bool fill_plan(struct mo_run *r, const struct mo_node *n, struct plan *p)
     p->n_y = 1;
     for (int d = 0; d < MO_MAX_RANK; d++)
         p->n_y *= a.batch[d] == 1 ? b.batch[d] : a.batch[d];
-    p->is_flat = p->n_b == 1 && p->n_a == p->n_y;
+    p->is_flat = p->n_b == 1 && p->n_a == p->n_y && !is_typed(r, n);
     if (p->is_flat || !p->n_y || !p->m || !p->n || !p->k)
         return true;
     if (!new_products(&p->all, p->n_y))
@@ -164,7 +182,7 @@ static bool fill_plan(struct mo_run *r, const struct mo_node *n, struct plan *p)
 
 static enum mopt_status prepare(struct mo_run *r, const struct mo_node *n)
 {
-    MO_TRY(mo_prepare_float32(r, n));
+    MO_TRY(check_types(r, n));
     struct plan *p = mo_mem_new(1, sizeof *p);
     if (p && fill_plan(r, n, p)) {
         *mo_run_handle(r, n) = p;
@@ -192,12 +210,26 @@ static void finish(struct mo_run *r, const struct matmul *p, const struct plan *
     mo_fused_apply(r, &p->fused, (size_t)(s->n_y * s->m * s->n), y);
 }
 
+static void forward_typed(struct mo_run *r, const struct mo_node *n, const struct plan *s)
+{
+    const struct mo_value *y = mo_out(r->graph, n, 0);
+    if (!s->all.n)
+        mo_zero(r, mo_elem_bytes(y->dtype), mo_value_elems(y), mo_run_out(r, n, 0));
+    else
+        r->be->matmul_typed(r->dev, (int)y->dtype, s->m, s->n, s->k, mo_run_in(r, n, 0), s->all.at[0], mo_run_in(r, n, 1),
+                            s->all.at[1], mo_run_out(r, n, 0), s->all.at[2], s->all.n);
+}
+
 static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
 {
     const struct matmul *p = n->params;
     const struct plan *s = *mo_run_handle(r, n);
     const float *a = mo_run_in(r, n, 0), *b = mo_run_in(r, n, 1), *bias = mo_run_in(r, n, 2);
     float *y = mo_run_out(r, n, 0);
+    if (is_typed(r, n)) {
+        forward_typed(r, n, s);
+        return MOPT_OK;
+    }
     if (s->is_flat) {
         struct mo_epilogue e = {bias, p->fused.act, p->fused.lo, p->fused.hi};
         r->be->gemm(r->dev, false, false, s->n_y * s->m, s->n, s->k, 1.0f, a, s->k, b, s->n, 0.0f, y, s->n, &e);
