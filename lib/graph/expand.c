@@ -1,6 +1,8 @@
 /* expand.c - see expand.h. */
 #include "lib/graph/expand.h"
 
+#include <string.h>
+
 #include "lib/graph/op.h"
 
 /* A formula may use another formula, but not without end. */
@@ -68,6 +70,77 @@ enum mopt_status mo_expand_check_float(struct mo_expand *e, enum mo_dtype dtype)
     if (dtype == MO_F32 || dtype == MO_F64)
         return MOPT_OK;
     return mo_fail(e->ctx, MOPT_UNSUPPORTED, "it is not computed for %s", mo_dtype_name(dtype));
+}
+
+/* ---- a graph inside the operator ---- */
+
+static bool is_half(enum mo_dtype dtype)
+{
+    return dtype == MO_F16 || dtype == MO_BF16;
+}
+
+/* What stands in the graph around for value `from` of a body: a constant, a value captured by name, or a new one. */
+static enum mopt_status take_value(struct mo_expand *e, const struct mo_value *from, mo_value_id *to)
+{
+    if (from->is_captured) {
+        for (uint32_t k = 0; k < e->node->n_captures; k++)
+            if (!strcmp(e->g->values[e->node->captures[k]].name, from->name))
+                *to = e->node->captures[k];
+        return *to != MO_NONE ? MOPT_OK : mo_fail(e->ctx, MOPT_DATA, "its graph reads '%s', which is not there", from->name);
+    }
+    enum mo_dtype dtype = is_half(from->dtype) ? MO_F32 : from->dtype;
+    float *wide = from->data && dtype != from->dtype ? mo_value_floats(from) : NULL;
+    if (from->data && dtype != from->dtype && !wide)
+        return mo_no_memory(e->ctx, mo_value_bytes(from) * 2, "a constant in float32");
+    *to = from->data ? mo_graph_add_const(e->g, from->name, dtype, &from->shape, wide ? wide : from->data)
+                     : mo_graph_add_value(e->g, from->name, dtype, &from->shape);
+    mo_mem_free(wide);
+    return *to != MO_NONE ? MOPT_OK : mo_no_memory(e->ctx, sizeof *from, "the values of a graph");
+}
+
+static enum mopt_status take_node(struct mo_expand *e, const struct mo_node *from, const mo_value_id *to)
+{
+    mo_value_id *in = mo_arena_new(e->g->arena, from->n_in + from->n_out + 1, sizeof *in), *out = in + from->n_in;
+    if (from->n_captures)
+        return mo_fail(e->ctx, MOPT_UNSUPPORTED, "a graph inside its graph (%s)", from->type);
+    for (uint32_t k = 0; in && k < from->n_in; k++)
+        in[k] = from->in[k] == MO_NONE ? MO_NONE : to[from->in[k]];
+    for (uint32_t k = 0; in && k < from->n_out; k++)
+        out[k] = from->out[k] == MO_NONE ? MO_NONE : to[from->out[k]];
+    mo_node_id id = in ? mo_graph_add_node(e->g, from->type, from->domain, e->name, in, from->n_in, out, from->n_out)
+                       : MO_NONE;
+    if (id == MO_NONE)
+        return mo_no_memory(e->ctx, sizeof *from, "the nodes of a graph");
+    struct mo_attr *attrs = mo_arena_new(e->g->arena, from->n_attrs + 1, sizeof *attrs);
+    if (!attrs)
+        return mo_no_memory(e->ctx, from->n_attrs * sizeof *attrs, "the nodes of a graph");
+    if (from->n_attrs)
+        memcpy(attrs, from->attrs, from->n_attrs * sizeof *attrs);
+    e->g->nodes[id].attrs = attrs;
+    e->g->nodes[id].n_attrs = from->n_attrs;
+    if (mo_node_is(from, "Cast") && is_half((enum mo_dtype)mo_node_int(from, "to", 0)) && !mo_node_set_int(e->g, id, "to", MO_F32))
+        return mo_no_memory(e->ctx, sizeof *attrs, "a Cast");
+    return MOPT_OK;
+}
+
+enum mopt_status mo_expand_graph_of(struct mo_expand *e, const struct mo_graph *body, const mo_value_id *in, mo_value_id *out)
+{
+    mo_value_id *to = mo_mem_new((size_t)body->n_values + 1, sizeof *to);
+    enum mopt_status status = to ? MOPT_OK : mo_no_memory(e->ctx, body->n_values * sizeof *to, "a graph");
+    for (mo_value_id v = 0; to && v < body->n_values; v++)
+        to[v] = MO_NONE;
+    for (uint32_t k = 0; to && k < body->n_inputs; k++)
+        to[body->inputs[k]] = in[k];
+    for (mo_value_id v = 0; !status && v < body->n_values; v++)
+        if (to[v] == MO_NONE)
+            status = take_value(e, &body->values[v], &to[v]);
+    for (mo_node_id i = 0; !status && i < body->n_nodes; i++)
+        if (!body->nodes[i].is_dead && !mo_node_is(&body->nodes[i], "Constant"))
+            status = take_node(e, &body->nodes[i], to);
+    for (uint32_t k = 0; !status && k < body->n_outputs; k++)
+        out[k] = to[body->outputs[k]];
+    mo_mem_free(to);
+    return status;
 }
 
 static enum mopt_status expand_node(struct mopt_ctx *ctx, struct mo_graph *g, mo_node_id i)

@@ -30,6 +30,10 @@ void mo_expand_ints(struct mo_expand *e, const char *name, const int64_t *values
 /* Constants: one number in that type (a float or an integer type), a list of int64. */
 mo_value_id mo_expand_scalar(struct mo_expand *e, enum mo_dtype dtype, double x);
 mo_value_id mo_expand_list(struct mo_expand *e, const int64_t *values, int64_t n);
+/* The nodes of a graph inside the operator, which reads in[] as its inputs; out[] become its outputs. In half precision it
+ * is made float32, as lowering has done around it. */
+MOPT_MUST_CHECK enum mopt_status mo_expand_graph_of(struct mo_expand *e, const struct mo_graph *body, const mo_value_id *in,
+                                                    mo_value_id *out);
 /* Fails for types that the formulas of real numbers have no operators for. */
 MOPT_MUST_CHECK enum mopt_status mo_expand_check_float(struct mo_expand *e, enum mo_dtype dtype);
 

@@ -192,9 +192,19 @@ static void add_attrs(struct bench *b, mo_node_id node, const char *text)
     }
 }
 
-static void build(struct bench *b, const struct gradient_case *c)
+/* Of the default domain, or of the only one that has it, in its first version. */
+static const struct mo_op *find_op(const struct gradient_case *c)
 {
     const struct mo_op *op = mo_op_find(c->op, NULL, c->opset);
+    for (size_t i = 0; !op && mo_op_at(i); i++)
+        if (mo_op_at(i)->domain && !strcmp(mo_op_at(i)->type, c->op))
+            op = mo_op_at(i);
+    return op;
+}
+
+static void build(struct bench *b, const struct gradient_case *c)
+{
+    const struct mo_op *op = find_op(c);
     mo_value_id in[MAX_INPUTS], out[MAX_INPUTS];
     uint32_t n_out = c->n_out ? (uint32_t)c->n_out : 1;
     ck_assert_msg(op != NULL, "there is no operator %s in opset %d", c->op, c->opset);
@@ -204,7 +214,7 @@ static void build(struct bench *b, const struct gradient_case *c)
     uint32_t n_in = add_inputs(b, op, c->inputs, in);
     for (uint32_t i = 0; i < n_out; i++)
         out[i] = mo_graph_add_value(b->g, "y", MO_UNDEFINED, &(struct mo_shape){.rank = MO_UNKNOWN});
-    mo_node_id node = mo_graph_add_node(b->g, c->op, NULL, "node", in, n_in, out, n_out);
+    mo_node_id node = mo_graph_add_node(b->g, c->op, op->domain, "node", in, n_in, out, n_out);
     add_attrs(b, node, c->attrs);
     for (uint32_t i = 0; i < n_out; i++)
         ck_assert(mo_graph_add_output(b->g, out[i]));
