@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { IR_OLDEST = 3, IR_NEWEST = 13 };
+enum { IR_OLDEST = 3, IR_NEWEST = 14 };
 
 static enum mopt_status read_imports(struct mo_onnx_in *in, struct mopt_model *m, const MoOnnx__ModelProto *p)
 {

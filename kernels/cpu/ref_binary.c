@@ -66,7 +66,7 @@ static int64_t pow_int(int64_t base, int64_t exponent)
 #define REM_U(T) (T)(v == 0 ? 0 : u % v)
 #define BITS(T) (sizeof(T) * 8)
 #define SHL(T) (T)((uint64_t)(int64_t)v >= BITS(T) ? 0 : (uint64_t)u << v)
-#define SHR(T) (T)((uint64_t)(int64_t)v >= BITS(T) ? 0 : u >> v)
+#define SHR(T) (T)((uint64_t)(int64_t)v >= BITS(T) ? u >> (BITS(T) - 1) >> 1 : u >> v)     /* the sign stays */
 
 #define ROWS_INT(t, T, DIV, REM, MOD)                                                                           \
     ROW(add_##t, T, T, SAME, (T), T, ((uint64_t)u + (uint64_t)v))                                               \

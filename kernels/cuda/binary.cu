@@ -65,7 +65,7 @@ template <class T> static __device__ T whole(enum mo_binary f, T u, T v)
     case MO_BIT_OR: return (T)(u | v);
     case MO_BIT_XOR: return (T)(u ^ v);
     case MO_SHIFT_LEFT: return (T)((uint64_t)(int64_t)v >= bits ? 0 : (uint64_t)u << v);
-    case MO_SHIFT_RIGHT: return (T)((uint64_t)(int64_t)v >= bits ? 0 : u >> v);
+    case MO_SHIFT_RIGHT: return (T)((uint64_t)(int64_t)v >= bits ? u >> (bits - 1) >> 1 : u >> v);     /* the sign stays */
     default: return 0;
     }
 }

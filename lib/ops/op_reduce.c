@@ -94,6 +94,10 @@ static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
         in = wide;
         out = wide + mo_part_bytes(mo_dtype_bytes(work, (int64_t)n_x));
     }
+    if (x->dtype == MO_BOOL && n_x == 0 && p->f == MO_REDUCE_MAX) {     /* of nothing: false, not the least integer */
+        mo_zero(r, 1, (int64_t)n_y, mo_run_out(r, n, 0));
+        return MOPT_OK;
+    }
     r->be->reduce(r->dev, p->f, (int)work, x->shape.rank, x->shape.dim, p->is_reduced, in, out);
     if (work != x->dtype)
         r->be->cast(r->dev, (int)work, (int)x->dtype, n_y, out, mo_run_out(r, n, 0));

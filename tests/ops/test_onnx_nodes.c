@@ -4,12 +4,14 @@
  *
  *     MOPT_ONNX_DATA     folder of groups (Debian: libonnx-testdata)
  *     MOPT_ONNX_ARCHIVE  newer cases in a tar archive; left out where there is none
+ *     MOPT_ONNX_PYPI     the data of onnx from PyPI; default: that of build/venv, where it is there
  *     MOPT_ONNX_SHOW=1   print what fails as lines for the list
  *     MOPT_ONNX_CASES    only cases whose name fits this pattern, such as "new/node/test_dft*"
  *
  * Each case runs in a process of its own, so that one crash is one failure. */
 #include <check.h>
 #include <dirent.h>
+#include <glob.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +26,7 @@
 
 #define DEFAULT_DATA "/usr/share/libonnx-testdata/data"
 #define DEFAULT_ARCHIVE "../shared/data/onnx-node-tests.tar.zst"
+#define PYPI_DATA "build/venv/lib/python3*/site-packages/onnx/backend/test/data"
 #define SKIPS "tests/ops/expected_skips.txt"
 
 enum { N_SHARDS = 8, MAX_CASES = 8192, MAX_TENSORS = 64, LIMIT_S = 60 };
@@ -96,6 +99,18 @@ static void unpack(const char *archive)
     find_cases("new", command);
 }
 
+/* What of the package is in the archive too fails for the same reasons. */
+static void find_pypi_cases(void)
+{
+    const char *data = getenv("MOPT_ONNX_PYPI");
+    glob_t found = { 0 };
+    if (data)
+        find_cases("pypi", data);
+    else if (!glob(PYPI_DATA, 0, NULL, &found) && found.gl_pathc)
+        find_cases("pypi", found.gl_pathv[0]);
+    globfree(&found);
+}
+
 static void set_up(void)
 {
     const char *data = getenv("MOPT_ONNX_DATA"), *archive = getenv("MOPT_ONNX_ARCHIVE");
@@ -103,6 +118,7 @@ static void set_up(void)
     archive = archive ? archive : DEFAULT_ARCHIVE;
     if (!access(archive, R_OK))
         unpack(archive);
+    find_pypi_cases();
     skips = read_file(SKIPS, &n_skip_bytes);
     for (size_t i = 0; skips && i < n_skip_bytes; i++)
         if (skips[i] == '\n')
@@ -124,9 +140,11 @@ static void tear_down(void)
 }
 
 /* The reason, or NULL. */
-static const char *skip_reason(const char *name)
+static const char *skip_reason(const char *full_name)
 {
-    size_t n = strlen(name);
+    char name[512];
+    bool is_pypi = !strncmp(full_name, "pypi/", 5);
+    size_t n = (size_t)snprintf(name, sizeof name, "%s%s", is_pypi ? "new/" : "", full_name + (is_pypi ? 5 : 0));
     for (size_t i = 0; skips && i < n_skip_bytes; i += strlen(skips + i) + 1)
         if (!strncmp(skips + i, name, n) && skips[i + n] == '\t')
             return skips + i + n + 1;
