@@ -13,7 +13,7 @@ enum { MAX_ROUNDS = 50 };
 
 enum rule_id {
     INLINE_FUNCTIONS, FREE_INITIALIZERS, LIFT_CONSTANTS, FOLD_CONSTANTS, FOLD_SHAPES, DROP_IDENTITY, DROP_STATES, MERGE_RESHAPES, KEEP_DIMS,
-    CANCEL_TRANSPOSES, FOLD_BATCHNORM, FOLD_ARITHMETIC, FOLD_PAD, MAKE_GEMM, ADD_IN_GEMM, TIDY_GEMM, MERGE_CONSTANTS, MERGE_NODES, DROP_UNUSED,
+    CANCEL_TRANSPOSES, FOLD_BATCHNORM, FOLD_ARITHMETIC, FOLD_PAD, MAKE_GEMM, ADD_IN_GEMM, TIDY_GEMM, COMPOSE, MERGE_CONSTANTS, MERGE_NODES, DROP_UNUSED,
     N_RULES
 };
 
@@ -38,6 +38,7 @@ static const struct mopt_option options[] = {
     RULE(MAKE_GEMM, "make-gemm", "MatMul and Add of a constant row become Gemm"),
     RULE(ADD_IN_GEMM, "add-in-gemm", "MatMul and Add of what is computed become Gemm"),
     RULE(TIDY_GEMM, "tidy-gemm", "alpha and beta of Gemm into its constants"),
+    RULE(COMPOSE, "compose", "LayerNormalization, Gelu, HardSigmoid, HardSwish, Swish out of their parts"),
     RULE(MERGE_CONSTANTS, "merge-constants", "constants with the same elements"),
     RULE(MERGE_NODES, "merge-nodes", "nodes that compute the same"),
     RULE(DROP_UNUSED, "drop-unused", "nodes and initializers that nobody reads"),
@@ -129,6 +130,7 @@ static const struct rule {
     [MAKE_GEMM] = { "make-gemm", NULL, mo_rewrite_make_gemm },
     [ADD_IN_GEMM] = { "add-in-gemm", NULL, mo_rewrite_gemm_add },
     [TIDY_GEMM] = { "tidy-gemm", NULL, mo_rewrite_tidy_gemm },
+    [COMPOSE] = { "compose", NULL, mo_rewrite_compose },
     [MERGE_CONSTANTS] = { "merge-constants", merge_constants, NULL },
     [MERGE_NODES] = { "merge-nodes", merge_nodes, NULL },
     [DROP_UNUSED] = { "drop-unused", drop_unused, NULL },

@@ -65,7 +65,7 @@ class FirstOutput(nn.Module):
 
 def segmentation(name):
     def make():
-        import torchvision.models.segmentation as models
+        import torchvision.models as models
         net = models.get_model(name, weights=None, weights_backbone=None, num_classes=5)
         return FirstOutput(net), (torch.randn(2, 3, 96, 96),)
     return make
@@ -83,7 +83,7 @@ class Detector(nn.Module):
 
 def detection(name):
     def make():
-        import torchvision.models.detection as models
+        import torchvision.models as models
         net = models.get_model(name, weights=None, weights_backbone=None, num_classes=5)
         return Detector(net), (torch.rand(3, 160, 160),)
     return make

@@ -540,6 +540,72 @@ START_TEST(nodes_with_equal_fresh_weights_are_merged)
 }
 END_TEST
 
+/* mean, deviation, square by Pow or Mul, root, quotient, and by _i a scale and a shift */
+START_TEST(layer_normalization_is_composed)
+{
+    mo_value_id x = node("Relu", input("x", 3, MO_UNKNOWN, 4, 6, 0), MO_NONE, MO_NONE);
+    mo_value_id mean = node_ints("ReduceMean", x, "axes", 1, (int64_t[]){ -1 });
+    mo_value_id d = node("Sub", x, mean, MO_NONE);
+    mo_value_id square = _i % 2 ? node("Mul", d, d, MO_NONE) : node("Pow", d, number("two", 2), MO_NONE);
+    mo_value_id var = node("Add", node_ints("ReduceMean", square, "axes", 1, (int64_t[]){ 2 }), number("e", 1e-3f), MO_NONE);
+    mo_value_id y = node("Div", d, node("Sqrt", var, MO_NONE, MO_NONE), MO_NONE);
+    if (_i >= 2)
+        y = node("Mul", weight("w", 1, 6, 0, 0, 0), y, MO_NONE);
+    if (_i >= 4)
+        y = node("Add", y, weight("b", 1, 6, 0, 0, 0), MO_NONE);
+    ck_assert_int_eq(simplify("compose", y), 1);
+    ck_assert_uint_eq(g->n_nodes, 2);
+    ck_assert_uint_eq(count("LayerNormalization"), 1);
+}
+END_TEST
+
+START_TEST(what_is_read_between_is_not_composed)
+{
+    mo_value_id x = input("x", 2, 4, 6, 0, 0);
+    mo_value_id d = node("Sub", x, node_ints("ReduceMean", x, "axes", 1, (int64_t[]){ _i ? 0 : 1 }), MO_NONE);
+    mo_value_id var = node_ints("ReduceMean", node("Mul", d, d, MO_NONE), "axes", 1, (int64_t[]){ _i ? 0 : 1 });
+    mo_value_id y = node("Div", d, node("Sqrt", node("Add", var, number("e", 1e-3f), MO_NONE), MO_NONE, MO_NONE), MO_NONE);
+    /* 0: the deviation is read once more; 1: over the first axis */
+    ck_assert_int_eq(simplify("compose", _i ? y : node("Add", y, d, MO_NONE)), 0);
+}
+END_TEST
+
+START_TEST(gelu_is_composed)
+{
+    ck_assert(mo_model_set_opset(m, "", 20));
+    mo_value_id x = node("Relu", input("x", 2, 2, 3, 0, 0), MO_NONE, MO_NONE);
+    mo_value_id u = _i % 2 ? node("Mul", x, number("r", 0.70710678f), MO_NONE)
+                           : node("Div", x, number("r", 1.41421356f), MO_NONE);
+    mo_value_id e = node("Add", node("Erf", u, MO_NONE, MO_NONE), number("one", 1), MO_NONE);
+    mo_value_id y = _i >= 2 ? node("Mul", node("Mul", x, number("h", 0.5f), MO_NONE), e, MO_NONE)
+                            : node("Mul", node("Mul", x, e, MO_NONE), number("h", 0.5f), MO_NONE);
+    ck_assert_int_eq(simplify("compose", y), 1);
+    ck_assert_uint_eq(count("Gelu"), 1);
+    ck_assert_uint_eq(g->n_nodes, 2);
+}
+END_TEST
+
+START_TEST(hard_swish_is_composed)
+{
+    mo_value_id x = node("Exp", input("x", 2, 2, 3, 0, 0), MO_NONE, MO_NONE);
+    mo_value_id clip = node("Clip", node("Add", x, number("three", 3), MO_NONE), number("zero", 0), number("six", 6));
+    mo_value_id gate = _i ? node("Mul", number("sixth", 1 / 6.0f), clip, MO_NONE) : node("Div", clip, number("by", 6), MO_NONE);
+    ck_assert_int_ge(simplify("compose", node("Mul", x, gate, MO_NONE)), 2);
+    ck_assert_uint_eq(g->n_nodes, 2);
+    ck_assert_uint_eq(count("HardSwish"), 1);
+}
+END_TEST
+
+START_TEST(older_opsets_keep_the_parts)
+{
+    ck_assert(mo_model_set_opset(m, "", 13));
+    mo_value_id x = node("Exp", input("x", 2, 2, 3, 0, 0), MO_NONE, MO_NONE);
+    mo_value_id y = node("Mul", x, node("HardSigmoid", x, MO_NONE, MO_NONE), MO_NONE);
+    ck_assert(mo_node_set_float(g, last - 1, "alpha", 1 / 6.0f));
+    ck_assert_int_eq(simplify("compose", y), 0);
+}
+END_TEST
+
 START_TEST(folding_stops_at_its_limit)
 {
     mo_value_id shape = ints("shape", 1, (int64_t[]){ 200000 });
@@ -640,6 +706,11 @@ Suite *suite_simplify(void)
     tcase_add_test(t, computed_terms_go_into_gemm);
     tcase_add_test(t, terms_that_gemm_cannot_widen_stay);
     tcase_add_test(t, nodes_with_equal_fresh_weights_are_merged);
+    tcase_add_loop_test(t, layer_normalization_is_composed, 0, 6);
+    tcase_add_loop_test(t, what_is_read_between_is_not_composed, 0, 2);
+    tcase_add_loop_test(t, gelu_is_composed, 0, 4);
+    tcase_add_loop_test(t, hard_swish_is_composed, 0, 2);
+    tcase_add_test(t, older_opsets_keep_the_parts);
     tcase_add_loop_test(t, folding_stops_at_its_limit, 0, 2);
     tcase_add_test(t, overridable_weights_are_no_constants);
     tcase_add_test(t, unknown_nodes_are_kept);

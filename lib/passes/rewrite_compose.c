@@ -1,0 +1,300 @@
+/* rewrite_compose.c - operators that exporters wrote out in parts, where the model's opset has them whole:
+ *
+ *   (x - mean(x)) / sqrt(mean((x - mean(x))^2) + e) w + b      LayerNormalization (opset 17)
+ *   x / 2 (1 + erf(x / sqrt(2)))                               Gelu (20)
+ *   clip(x + 3, 0, 6) / 6                                      HardSigmoid
+ *   x HardSigmoid(x) of that slope                             HardSwish (14)
+ *   x sigmoid(x)                                               Swish (24)
+ *
+ * Only where nobody else reads what lies between. */
+#include <math.h>
+#include <string.h>
+
+#include "lib/graph/infer.h"
+#include "lib/graph/op.h"
+#include "lib/passes/rewrite.h"
+
+/* ---- looking ---------------------------------------------------------------------------------- */
+
+static const struct mo_node *maker_of(const struct mo_graph *g, mo_value_id v, const char *type)
+{
+    mo_node_id p = v == MO_NONE ? MO_NONE : g->values[v].producer;
+    return p != MO_NONE && mo_node_is(&g->nodes[p], type) && g->nodes[p].out[0] == v ? &g->nodes[p] : NULL;
+}
+
+static bool has_uses(const struct mo_graph *g, const struct mo_node *n, uint32_t n_uses)
+{
+    const struct mo_value *y = mo_out(g, n, 0);
+    return !y->is_output && y->n_uses == n_uses;
+}
+
+static bool is_number(const struct mo_graph *g, mo_value_id v, double x)
+{
+    double found;
+    return v != MO_NONE && g->values[v].data && mo_dtype_is_float(g->values[v].dtype) &&
+           mo_value_scalar(&g->values[v], &found) && fabs(found - x) <= 1e-5 * fabs(x);
+}
+
+/* The other operand of a commutative node with the number x, or MO_NONE. */
+static mo_value_id beside_number(const struct mo_graph *g, const struct mo_node *n, double x)
+{
+    return n->n_in != 2 ? MO_NONE : is_number(g, n->in[1], x) ? n->in[0] : is_number(g, n->in[0], x) ? n->in[1] : MO_NONE;
+}
+
+/* The only reader of a node's output, when it is of that type; MO_NONE. */
+static mo_node_id only_reader(const struct mo_graph *g, const struct mo_node *n, const char *type)
+{
+    mo_node_id reader;
+    if (!has_uses(g, n, 1) || mo_value_users(g, n->out[0], &reader, 1) != 1)
+        return MO_NONE;
+    return mo_node_is(&g->nodes[reader], type) ? reader : MO_NONE;
+}
+
+static void die(struct mo_graph *g, const struct mo_node *n)
+{
+    g->nodes[n - g->nodes].is_dead = true;
+}
+
+static enum mopt_status become_unary(struct mo_rewrite *r, mo_node_id i, const char *type, mo_value_id x)
+{
+    r->n_changes++;
+    return mo_rewrite_become(r, i, type, &x, 1);
+}
+
+/* ---- LayerNormalization ------------------------------------------------------------------------- */
+
+/* What was found, the nodes that go, and the node that stays as the whole. */
+struct layernorm {
+    mo_value_id x, scale, shift;
+    int axis;
+    double epsilon;
+    const struct mo_node *parts[8];
+    int n_parts;
+    mo_node_id last;
+};
+
+/* ReduceMean over all axes from *axis to the last, kept. */
+static bool is_trailing_mean(const struct mo_graph *g, const struct mo_node *n, int *axis)
+{
+    int64_t found[MO_MAX_RANK];
+    size_t count;
+    const struct mo_value *x = mo_in(g, n, 0);
+    const int64_t *axes = mo_node_ints(n, "axes", &count);
+    if (!axes && mo_in(g, n, 1)) {
+        int n_found = mo_value_ints(mo_in(g, n, 1), found, MO_MAX_RANK);
+        count = (size_t)MO_MAX(n_found, 0);
+        axes = found;
+    }
+    if (!axes || !count || !x || x->shape.rank < (int)count || !mo_node_int(n, "keepdims", 1))
+        return false;
+    unsigned set = 0;
+    for (size_t k = 0; k < count; k++) {
+        int64_t a = axes[k] < 0 ? axes[k] + x->shape.rank : axes[k];
+        if (a < 0 || a >= x->shape.rank)
+            return false;
+        set |= 1u << a;
+    }
+    *axis = x->shape.rank - (int)count;
+    return set == ((1u << count) - 1) << *axis;
+}
+
+static bool is_square_of(const struct mo_graph *g, const struct mo_node *n, mo_value_id d)
+{
+    return n && ((mo_node_is(n, "Pow") && n->in[0] == d && is_number(g, n->in[1], 2)) ||
+                 (mo_node_is(n, "Mul") && n->in[0] == d && n->in[1] == d));
+}
+
+/* From the Div up to x. */
+static bool find_parts(const struct mo_graph *g, const struct mo_node *div, struct layernorm *l)
+{
+    const struct mo_node *sub = maker_of(g, div->in[0], "Sub"), *root = maker_of(g, div->in[1], "Sqrt");
+    const struct mo_node *sum = root ? maker_of(g, root->in[0], "Add") : NULL;
+    const struct mo_node *mean = sub ? maker_of(g, sub->in[1], "ReduceMean") : NULL;
+    int axis;
+    if (!sum || !mean || sum->n_in != 2 || mean->in[0] != sub->in[0] || !is_trailing_mean(g, mean, &l->axis))
+        return false;
+    const struct mo_node *var = maker_of(g, sum->in[0], "ReduceMean");
+    const struct mo_value *eps = mo_in(g, sum, var ? 1 : 0);
+    var = var ? var : maker_of(g, sum->in[1], "ReduceMean");
+    if (!var || !eps || !eps->data || !mo_value_scalar(eps, &l->epsilon) || l->epsilon <= 0 ||
+        !is_trailing_mean(g, var, &axis) || axis != l->axis)
+        return false;
+    mo_node_id square = g->values[var->in[0]].producer;
+    if (square == MO_NONE || !is_square_of(g, &g->nodes[square], sub->out[0]))
+        return false;
+    const struct mo_node *parts[] = { div, sub, root, sum, mean, var, &g->nodes[square] };
+    for (size_t k = 1; k < MO_COUNT(parts); k++)
+        if (!has_uses(g, parts[k], parts[k] != sub ? 1 : mo_node_is(&g->nodes[square], "Mul") ? 3 : 2))
+            return false;
+    memcpy(l->parts, parts, sizeof parts);
+    l->n_parts = MO_COUNT(parts);
+    l->x = sub->in[0];
+    return true;
+}
+
+/* A float constant of exactly the normalized axes. */
+static bool is_whole_constant(const struct mo_graph *g, mo_value_id v, const struct mo_shape *x, int axis)
+{
+    const struct mo_value *c = v == MO_NONE ? NULL : &g->values[v];
+    if (!c || !c->data || c->dtype != MO_F32 || c->shape.rank != x->rank - axis)
+        return false;
+    for (int k = axis; k < x->rank; k++)
+        if (c->shape.dim[k - axis] != x->dim[k])
+            return false;
+    return true;
+}
+
+/* A constant operand behind node i, by Mul or Add; the node that adds it, or i. */
+static mo_node_id take_constant(struct mo_graph *g, mo_node_id i, const char *type, const struct layernorm *l, mo_value_id *c)
+{
+    mo_node_id next = only_reader(g, &g->nodes[i], type);
+    if (next == MO_NONE)
+        return i;
+    const struct mo_node *n = &g->nodes[next];
+    mo_value_id other = n->in[n->in[0] == g->nodes[i].out[0]];
+    if (!is_whole_constant(g, other, &g->values[l->x].shape, l->axis))
+        return i;
+    *c = other;
+    return next;
+}
+
+static enum mopt_status add_ones(struct mo_rewrite *r, const struct layernorm *l, mo_value_id *ones)
+{
+    struct mo_graph *g = r->g;
+    const struct mo_shape *x = &g->values[l->x].shape;
+    struct mo_shape shape = { .rank = x->rank - l->axis };
+    memcpy(shape.dim, x->dim + l->axis, (size_t)shape.rank * sizeof *shape.dim);
+    int64_t n = mo_shape_elems(&shape);
+    float *data = n > 0 ? mo_mem_new((size_t)n, sizeof *data) : NULL;
+    for (int64_t k = 0; data && k < n; k++)
+        data[k] = 1;
+    *ones = data ? mo_graph_add_const(g, "ones", MO_F32, &shape, data) : MO_NONE;
+    mo_mem_free(data);
+    return *ones == MO_NONE ? mo_no_memory(r->ctx, (uint64_t)n * 4, "a scale") : MOPT_OK;
+}
+
+static enum mopt_status make_layernorm(struct mo_rewrite *r, mo_node_id i)
+{
+    struct mo_graph *g = r->g;
+    struct layernorm l = { .scale = MO_NONE, .shift = MO_NONE, .last = i };
+    if (g->opset < 17 || g->nodes[i].n_in != 2 || !find_parts(g, &g->nodes[i], &l))
+        return MOPT_OK;
+    const struct mo_value *x = &g->values[l.x];
+    for (int k = l.axis; k < x->shape.rank; k++)
+        if (x->shape.dim[k] <= 0 || x->dtype != MO_F32)
+            return MOPT_OK;
+    mo_node_id mul = take_constant(g, i, "Mul", &l, &l.scale);
+    l.last = take_constant(g, mul, "Add", &l, &l.shift);
+    for (int k = 0; k < l.n_parts; k++)
+        die(g, l.parts[k]);
+    g->nodes[mul].is_dead = true;
+    g->nodes[l.last].is_dead = false;
+    if (l.scale == MO_NONE)
+        MO_TRY(add_ones(r, &l, &l.scale));
+    mo_value_id in[3] = { l.x, l.scale, l.shift };
+    int rank = g->values[l.x].shape.rank;
+    r->n_changes++;
+    MO_TRY(mo_rewrite_become(r, l.last, "LayerNormalization", in, l.shift == MO_NONE ? 2 : 3));
+    if (!mo_node_set_int(g, l.last, "axis", l.axis - rank) ||
+        !mo_node_set_float(g, l.last, "epsilon", (float)l.epsilon))
+        return mo_no_memory(r->ctx, 16, "an attribute");
+    return mo_infer_node(r->ctx, g, &g->nodes[l.last]);
+}
+
+/* ---- activations ------------------------------------------------------------------------------------ */
+
+/* i: Add of 1 to Erf. Its product with x, and with 0.5 before or behind. */
+static enum mopt_status make_gelu(struct mo_rewrite *r, mo_node_id i)
+{
+    struct mo_graph *g = r->g;
+    mo_value_id e = g->opset < 20 ? MO_NONE : beside_number(g, &g->nodes[i], 1);
+    const struct mo_node *erf = maker_of(g, e, "Erf"), *div = erf ? maker_of(g, erf->in[0], "Div") : NULL;
+    const struct mo_node *mul = erf ? maker_of(g, erf->in[0], "Mul") : NULL, *inner = div ? div : mul;
+    mo_value_id x = div && is_number(g, div->in[1], sqrt(2)) ? div->in[0]
+                  : mul ? beside_number(g, mul, sqrt(0.5)) : MO_NONE;
+    mo_node_id product = x == MO_NONE ? MO_NONE : only_reader(g, &g->nodes[i], "Mul");
+    if (product == MO_NONE || !has_uses(g, erf, 1) || !has_uses(g, inner, 1))
+        return MOPT_OK;
+    const struct mo_node *p = &g->nodes[product];
+    mo_value_id other = p->in[p->in[0] == g->nodes[i].out[0]];
+    const struct mo_node *half = maker_of(g, other, "Mul");
+    mo_node_id last = product;
+    if (other == x) {
+        last = only_reader(g, p, "Mul");
+        if (last == MO_NONE || beside_number(g, &g->nodes[last], 0.5) != p->out[0])
+            return MOPT_OK;
+    } else if (!half || !has_uses(g, half, 1) || beside_number(g, half, 0.5) != x) {
+        return MOPT_OK;
+    } else {
+        die(g, half);
+    }
+    die(g, erf);
+    die(g, inner);
+    g->nodes[i].is_dead = g->nodes[product].is_dead = true;
+    g->nodes[last].is_dead = false;
+    return become_unary(r, last, "Gelu", x);
+}
+
+/* Clip between lo and hi, given as attributes or inputs. */
+static bool clips(const struct mo_graph *g, const struct mo_node *n, double lo, double hi)
+{
+    double low = mo_node_float(n, "min", -INFINITY), high = mo_node_float(n, "max", INFINITY);
+    if ((mo_in(g, n, 1) && !mo_value_scalar(mo_in(g, n, 1), &low)) ||
+        (mo_in(g, n, 2) && !mo_value_scalar(mo_in(g, n, 2), &high)))
+        return false;
+    return low == lo && high == hi;
+}
+
+/* i: Div by 6, or Mul by a sixth. */
+static enum mopt_status make_hard_sigmoid(struct mo_rewrite *r, mo_node_id i, mo_value_id clipped)
+{
+    struct mo_graph *g = r->g;
+    const struct mo_node *clip = maker_of(g, clipped, "Clip"), *add = clip ? maker_of(g, clip->in[0], "Add") : NULL;
+    mo_value_id x = add ? beside_number(g, add, 3) : MO_NONE;
+    if (x == MO_NONE || g->opset < 7 || !has_uses(g, clip, 1) || !has_uses(g, add, 1) || !clips(g, clip, 0, 6) ||
+        g->values[x].dtype != MO_F32 || g->values[x].shape.rank < 1)
+        return MOPT_OK;
+    die(g, clip);
+    die(g, add);
+    MO_TRY(become_unary(r, i, "HardSigmoid", x));
+    if (!mo_node_set_float(g, i, "alpha", 1.0f / 6) || !mo_node_set_float(g, i, "beta", 0.5f))
+        return mo_no_memory(r->ctx, 16, "an attribute");
+    return mo_infer_node(r->ctx, g, &g->nodes[i]);
+}
+
+/* i: Mul of x and what a gate makes of x. */
+static enum mopt_status make_gated(struct mo_rewrite *r, mo_node_id i)
+{
+    struct mo_graph *g = r->g;
+    for (uint32_t k = 0; k < 2; k++) {
+        mo_value_id x = g->nodes[i].in[k], gate = g->nodes[i].in[1 - k];
+        const struct mo_node *hard = g->opset >= 14 ? maker_of(g, gate, "HardSigmoid") : NULL;
+        const struct mo_node *soft = g->opset >= 24 ? maker_of(g, gate, "Sigmoid") : NULL;
+        bool is_hard = hard && hard->in[0] == x && has_uses(g, hard, 1) &&
+                       fabsf(mo_node_float(hard, "alpha", 0.2f) - 1.0f / 6) < 1e-6f && mo_node_float(hard, "beta", 0.5f) == 0.5f;
+        bool is_soft = soft && soft->in[0] == x && has_uses(g, soft, 1);
+        if (!is_hard && !is_soft)
+            continue;
+        die(g, is_hard ? hard : soft);
+        return become_unary(r, i, is_hard ? "HardSwish" : "Swish", x);
+    }
+    return MOPT_OK;
+}
+
+enum mopt_status mo_rewrite_compose(struct mo_rewrite *r, mo_node_id i)
+{
+    struct mo_graph *g = r->g;
+    const struct mo_node *n = &g->nodes[i];
+    if (n->n_in != 2 || n->in[0] == MO_NONE || n->in[1] == MO_NONE || g->opset < 7)
+        return MOPT_OK;
+    if (mo_node_is(n, "Add"))
+        return make_gelu(r, i);
+    if (mo_node_is(n, "Div") && is_number(g, n->in[1], 6))
+        return make_hard_sigmoid(r, i, n->in[0]);
+    if (mo_node_is(n, "Div"))
+        return make_layernorm(r, i);
+    if (!mo_node_is(n, "Mul"))
+        return MOPT_OK;
+    mo_value_id sixth = beside_number(g, n, 1.0 / 6);
+    return sixth != MO_NONE ? make_hard_sigmoid(r, i, sixth) : make_gated(r, i);
+}
