@@ -49,7 +49,7 @@ static const struct command eval = {
 static const struct command inspect = {
     .name = "inspect", .pass = "inspect", .min_paths = 1, .max_paths = 1, .print = print_inspect,
     .usage = "mopt inspect MODEL.onnx", .help = "what is in the file, and what can be done with it",
-    .examples = "mopt inspect model.onnx --json\n",
+    .examples = "mopt inspect model.onnx --json\nmopt inspect model.onnx --svg graph.svg\n",
 };
 static const struct command simplify = {
     .name = "simplify", .pass = "simplify", .flags = CMD_WRITES_MODEL, .min_paths = 1, .max_paths = 1,

@@ -234,6 +234,10 @@ static void print_line(const struct mopt_report *row, int depth)
         case MOPT_NUMBER:
             printf("%s%s %.6g", i ? "  " : "", key, mopt_report_number(cell, 0));
             break;
+        case MOPT_LIST:
+            for (size_t k = 0; k < mopt_report_count(cell); k++)
+                printf("%s%s", k ? ", " : "  coupled with ", mopt_report_text(mopt_report_item(cell, k), "?"));
+            break;
         default:
             break;
         }

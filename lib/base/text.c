@@ -1,6 +1,8 @@
-/* text.c - hashing, globs, and the nearest word. */
-#include "lib/base/base.h"
+/* text.c - hashing, globs, the nearest word, and texts that grow. */
+#include "lib/base/text.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 uint64_t mo_hash64(const void *bytes, size_t n, uint64_t seed)
@@ -104,4 +106,62 @@ const char *mo_nearest(const char *word, const char *const *words, size_t n_word
 const char *mopt_nearest(const char *word, const char *const *words, size_t n_words)
 {
     return mo_nearest(word, words, n_words);
+}
+
+/* ---- texts that grow ---- */
+
+static bool reserve(struct mo_text *t, size_t more)
+{
+    if (t->is_broken || t->room - t->n > more)
+        return !t->is_broken;
+    size_t room = 2 * t->room + more + 4096;
+    char *bytes = mo_mem_grow(t->bytes, t->n, room);
+    if (!bytes) {
+        t->is_broken = true;
+        return false;
+    }
+    t->bytes = bytes;
+    t->room = room;
+    return true;
+}
+
+void mo_text_put(struct mo_text *t, const char *fmt, ...)
+{
+    va_list args, again;
+    va_start(args, fmt);
+    va_copy(again, args);
+    int n = vsnprintf(NULL, 0, fmt, args);
+    if (n >= 0 && reserve(t, (size_t)n + 1)) {
+        vsnprintf(t->bytes + t->n, (size_t)n + 1, fmt, again);
+        t->n += (size_t)n;
+    }
+    va_end(again);
+    va_end(args);
+}
+
+/* Control characters are allowed in neither, even as references. */
+static char printable(char c)
+{
+    return (unsigned char)c < 0x20 && c != '\n' && c != '\t' ? ' ' : c;
+}
+
+void mo_text_xml(struct mo_text *t, const char *untrusted)
+{
+    for (; *untrusted; untrusted++) {
+        const char *as = *untrusted == '<'   ? "&lt;"
+                         : *untrusted == '>' ? "&gt;"
+                         : *untrusted == '&' ? "&amp;"
+                         : *untrusted == '"' ? "&quot;"
+                                             : NULL;
+        if (as)
+            mo_text_put(t, "%s", as);
+        else
+            mo_text_put(t, "%c", printable(*untrusted));
+    }
+}
+
+void mo_text_quoted(struct mo_text *t, const char *untrusted)
+{
+    for (; *untrusted; untrusted++)
+        mo_text_put(t, *untrusted == '"' || *untrusted == '\\' ? "\\%c" : "%c", printable(*untrusted));
 }

@@ -147,19 +147,46 @@ static const char *why_not_trainable(const struct layers *l, mo_node_id i)
     return l->blocked[i];
 }
 
-static const char *why_not_prunable(const struct layers *l, mo_node_id i)
+/* The group that the node's output channels belong to. */
+static const struct mo_channel_group *group_of(const struct layers *l, mo_node_id i)
 {
-    if (!l->channels)
-        return "shapes are not known";
-    for (uint32_t k = 0; k < l->channels->n_groups; k++) {
+    for (uint32_t k = 0; l->channels && k < l->channels->n_groups; k++) {
         const struct mo_channel_group *group = &l->channels->groups[k];
         for (uint32_t w = 0; w < group->n_weights; w++) {
             const struct mo_couple_weight_row *row = &l->channels->weights[group->weights[w]];
             if (row->node == i && row->role == MO_ROLE_OUT)
-                return group->wall ? (group->why ? group->why : group->wall) : NULL;
+                return group;
         }
     }
-    return "its channels are tied to nothing that can be cut";
+    return NULL;
+}
+
+static const char *why_not_prunable(const struct layers *l, const struct mo_channel_group *group)
+{
+    if (!l->channels)
+        return "shapes are not known";
+    if (!group)
+        return "its channels are tied to nothing that can be cut";
+    return group->wall ? (group->why ? group->why : group->wall) : NULL;
+}
+
+/* The other nodes whose weights lose the same channels, each once. */
+static void report_coupled(const struct layers *l, const struct mo_channel_group *group, mo_node_id i,
+                           struct mopt_report *row)
+{
+    struct mopt_report *list = NULL;
+    for (uint32_t w = 0; w < group->n_weights; w++) {
+        mo_node_id other = l->channels->weights[group->weights[w]].node;
+        bool is_new = other != i;
+        for (uint32_t k = 0; k < w && is_new; k++)
+            is_new = l->channels->weights[group->weights[k]].node != other;
+        if (!is_new)
+            continue;
+        char label[192];
+        const struct mo_node *n = &l->g->nodes[other];
+        list = list ? list : mo_report_list(row, "coupled");
+        mo_report_set_text(list, NULL, n->name[0] ? n->name : mo_node_label(l->g, n, label, sizeof label));
+    }
 }
 
 static const char *why_not_quantizable(const struct layers *l, const struct mo_node *n)
@@ -208,7 +235,11 @@ static enum mopt_status report_node(struct layers *l, mo_node_id i, bool all, st
     if (w.n)
         report_can(row, "trainable", "not_trainable", why_not_trainable(l, i));
     if (is_weighted(n)) {
-        report_can(row, "prunable", "not_prunable", why_not_prunable(l, i));
+        const struct mo_channel_group *group = group_of(l, i);
+        const char *why = why_not_prunable(l, group);
+        report_can(row, "prunable", "not_prunable", why);
+        if (!why)
+            report_coupled(l, group, i, row);
         report_can(row, "quantizable", "not_quantizable", why_not_quantizable(l, n));
     }
     return MOPT_OK;

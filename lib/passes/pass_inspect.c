@@ -5,15 +5,21 @@
 #include "lib/data/transform.h"
 #include "lib/graph/large.h"
 #include "lib/graph/op.h"
+#include "lib/passes/draw.h"
 #include "lib/passes/inspect.h"
+#include "lib/passes/measure.h"
 
 enum { STATISTICS_AUTO, STATISTICS_YES, STATISTICS_NO };
-struct inspect_options { bool all; int statistics; };
+struct inspect_options { bool all, force, memory; int statistics; const char *dot, *svg; };
 #define AT(field) offsetof(struct inspect_options, field)
 static const struct mopt_option options[] = {
     { "all", MOPT_OPT_BOOL, AT(all), .help = "a row for every node, not only for those with weights or work" },
     { "statistics", MOPT_OPT_CHOICE, AT(statistics), .text_def = "auto", .choices = "auto|yes|no",
       .help = "read the weights: nonzero, range, mean; auto: where they are below 256 MB" },
+    { "memory", MOPT_OPT_BOOL, AT(memory), .help = "what a forward pass of one sample takes: activations and weights" },
+    { "svg", MOPT_OPT_TEXT, AT(svg), .word = "FILE", .help = "draw the graph there" },
+    { "dot", MOPT_OPT_TEXT, AT(dot), .word = "FILE", .help = "write the graph there in DOT, for Graphviz to draw" },
+    { "force", MOPT_OPT_BOOL, AT(force), .needs = "svg,dot", .help = "overwrite an existing drawing" },
     { 0 }
 };
 
@@ -150,6 +156,7 @@ static enum mopt_status report_operators(struct mo_job *job, const struct mo_gra
         mo_report_set_text(row, "type", kinds[k].type);
         if (kinds[k].domain[0])
             mo_report_set_text(row, "domain", kinds[k].domain);
+        mo_report_set_int(row, "opset", mo_model_opset(job->model, kinds[k].domain));
         mo_report_set_int(row, "count", kinds[k].n);
         if (!kinds[k].is_known)
             mo_report_set_text(row, "note", "not known: kept as it is, cannot be run");
@@ -184,6 +191,33 @@ static enum mopt_status report_totals(struct mo_job *job, const struct mo_graph 
     return MOPT_OK;
 }
 
+static enum mopt_status write_drawing(struct mo_job *job, const struct mo_drawing *d, const char *path,
+                                      void (*draw)(const struct mo_drawing *, struct mo_text *))
+{
+    const struct inspect_options *o = job->options;
+    struct mo_text text = { .n = 0 };
+    draw(d, &text);
+    enum mopt_status s = text.is_broken ? mo_no_memory(job->ctx, text.n, "a drawing")
+                                        : job->ctx->io->write_file(job->ctx, path, text.bytes, text.n, o->force);
+    mo_mem_free(text.bytes);
+    return s;
+}
+
+static enum mopt_status draw(struct mo_job *job, struct mo_graph *g)
+{
+    const struct inspect_options *o = job->options;
+    struct mo_drawing d;
+    if (!o->svg && !o->dot)
+        return MOPT_OK;
+    MO_TRY(mo_draw_new(job->ctx, job->scratch, g, &d));
+    if (o->dot)
+        MO_TRY(write_drawing(job, &d, o->dot, mo_draw_dot));
+    if (!o->svg)
+        return MOPT_OK;
+    MO_TRY(mo_draw_layout(job->ctx, &d));
+    return write_drawing(job, &d, o->svg, mo_draw_svg);
+}
+
 /* On a copy, since inference leaves its traces in shapes. */
 static enum mopt_status inspect(struct mo_job *job, struct mo_graph *g)
 {
@@ -203,7 +237,10 @@ static enum mopt_status inspect(struct mo_job *job, struct mo_graph *g)
     }
     MO_TRY(report_totals(job, g, has_shapes, job->report));
     MO_TRY(report_operators(job, g, job->report));
-    return mo_inspect_layers(job, g, o->all, has_shapes, reads_weights(job), job->report);
+    MO_TRY(mo_inspect_layers(job, g, o->all, has_shapes, reads_weights(job), job->report));
+    if (o->memory)
+        MO_TRY(mo_measure_memory(job->ctx, job->model, job->report));
+    return draw(job, g);
 }
 
 static enum mopt_status run(struct mo_job *job)

@@ -165,19 +165,35 @@ static struct mopt_recipe *recipe_of(struct mopt_ctx *ctx, const struct mo_pass 
     return r;
 }
 
+static void satisfy_all(struct mopt_ctx *ctx, struct mopt_recipe *r, const struct mo_pass *pass, const char *needs)
+{
+    struct term terms[MAX_TERMS];
+    size_t n = read_terms(needs, terms);
+    for (size_t i = 0; i < n; i++)
+        if (!i || terms[i].clause != terms[i - 1].clause)
+            satisfy(ctx, r, pass, &terms[i]);
+}
+
+static bool lists(const char *words, const char *option)
+{
+    size_t n = strlen(option);
+    for (const char *p = strstr(words, option); p; p = strstr(p + 1, option))
+        if ((p == words || p[-1] == ' ') && (!p[n] || p[n] == ' '))
+            return true;
+    return false;
+}
+
 /* With the first term of each clause made true, the option itself is not what is complained of. */
 static void takes_where_met(struct mopt_ctx *ctx, const struct mo_pass *pass, const struct mopt_option *row,
                             const char *const *needs, size_t n_needs)
 {
     char value[WORD_BYTES];
     struct mopt_recipe *r = recipe_of(ctx, pass);
-    for (size_t k = 0; k < n_needs; k++) {
-        struct term terms[MAX_TERMS];
-        size_t n = read_terms(needs[k], terms);
-        for (size_t i = 0; i < n; i++)
-            if (!i || terms[i].clause != terms[i - 1].clause)
-                satisfy(ctx, r, pass, &terms[i]);
-    }
+    for (size_t k = 0; k < n_needs; k++)
+        satisfy_all(ctx, r, pass, needs[k]);
+    for (const struct mo_need *need = pass->needs; need && need->options; need++)
+        if (need->when && lists(need->options, row->name))
+            satisfy_all(ctx, r, pass, need->when);
     const char *text = some_value(row, value);
     if (row->kind == MOPT_OPT_CHOICE && !strcmp(row->name, "target"))
         text = "x86";
