@@ -109,7 +109,7 @@ static void couple(struct mo_couple *c, const struct mo_graph *g, const struct m
 
 const struct mo_op mo_op_layer_normalization = {
     .type = "LayerNormalization",
-    .since_opset = 17,
+    .since_opset = 1,           /* ONNX has it since 17; ONNX Runtime writes it into older files */
     .min_in = 2, .max_in = 3, .min_out = 1, .max_out = 3,
     .params_bytes = sizeof(struct layernorm),
     .infer = infer,

@@ -219,10 +219,21 @@ static double as_stored(enum mo_dtype want, enum mo_dtype got, double x)
     return x;
 }
 
-static bool compare(struct mo_run *run, uint32_t i, const struct mo_host_tensor *want)
+/* Numbers that are drawn: of another generator than ours, so that only their type and shape can agree. */
+static bool is_drawn;
+
+/* ONNX 1.12 keeps bfloat16 in tensors of uint16. */
+static bool is_bf16_in_uint16(enum mo_dtype stored, enum mo_dtype meant)
+{
+    return stored == MO_U16 && (meant == MO_BF16 || meant == MO_F32);
+}
+
+static bool compare(struct mo_run *run, uint32_t i, struct mo_host_tensor *want)
 {
     const struct mo_value *got = mo_run_output(run, i);
     char got_text[128], want_text[128];
+    if (is_bf16_in_uint16(want->dtype, got->dtype))
+        want->dtype = MO_BF16;
     bool is_widened = got->dtype == MO_F32 && (want->dtype == MO_F16 || want->dtype == MO_BF16);
     if (got->dtype != want->dtype && !is_widened)
         FAIL("output %u is %s, not %s", i, mo_dtype_name(got->dtype), mo_dtype_name(want->dtype));
@@ -230,7 +241,7 @@ static bool compare(struct mo_run *run, uint32_t i, const struct mo_host_tensor 
         FAIL("output %u is %s, not %s", i, mo_shape_text(&got->shape, got_text, sizeof got_text),
              mo_shape_text(&want->shape, want_text, sizeof want_text));
     const void *data = mo_run_output_data(run, i);
-    for (int64_t k = 0; k < mo_shape_elems(&want->shape); k++) {
+    for (int64_t k = 0; !is_drawn && k < mo_shape_elems(&want->shape); k++) {
         int64_t got_int = 0, want_int = 0;
         double x = element(got->dtype, data, k, &got_int), y = element(want->dtype, want->data, k, &want_int);
         x = as_stored(want->dtype, got->dtype, x);
@@ -258,7 +269,8 @@ static bool feed(struct mopt_ctx *ctx, struct mo_run *run, const char *set)
     if (mo_run_shape(run, shapes, n))
         FAIL("%s", mopt_error(ctx));
     for (uint32_t i = 0; i < n; i++) {
-        if (mo_run_input(run, i)->dtype != in[i].dtype)
+        if (mo_run_input(run, i)->dtype != in[i].dtype &&
+            !(mo_run_input(run, i)->dtype == MO_BF16 && is_bf16_in_uint16(in[i].dtype, MO_BF16)))
             FAIL("input %u is %s, not %s", i, mo_dtype_name(in[i].dtype), mo_dtype_name(mo_run_input(run, i)->dtype));
         if (mo_run_set_input(run, i, in[i].data, in[i].n_bytes))
             FAIL("%s", mopt_error(ctx));
@@ -314,6 +326,7 @@ static bool run_case(const struct node_case *c)
     struct mo_run_options options = { .seed = 1 };
     bool is_ok = false;
     snprintf(path, sizeof path, "%s/model.onnx", c->folder);
+    is_drawn = strstr(c->name, "test_bernoulli") || (strstr(c->name, "test_training_dropout") && !strstr(c->name, "zero_ratio"));
     if (!ctx)
         FAIL("no memory");
     if (mopt_model_read(ctx, path, &model) || mo_run_new(ctx, &model->graph, &options, &run))

@@ -24,6 +24,7 @@ struct gradient_case {
     int n_out;                      /* 0: one; outputs that are not float32 take no part */
     int mode;                       /* enum mo_bn_mode of the run */
     double tolerance;               /* 0: the usual one */
+    const char *domain;             /* NULL: ONNX's own */
 };
 
 extern const struct gradient_case gradient_cases_nn[];          /* end with op NULL */
