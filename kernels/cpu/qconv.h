@@ -75,6 +75,8 @@ struct mo_qloops {
     /* n elements behind each other of a and b; signs are turned before: a ^ a_flip, and so in the zero points */
     void (*binary)(const struct mo_qbinary *p, uint8_t a_flip, uint8_t b_flip, int64_t n, const uint8_t *a,
                    const uint8_t *b, uint8_t *y);
+    /* y = bytes of x / scale, rounded half to even, + zero, held to low .. low + 255 */
+    void (*quantize)(int64_t n, const float *x, float scale, int32_t zero, int32_t low, uint8_t *y);
 };
 extern const struct mo_qloops mo_qloops_avx2, mo_qloops_avx512, mo_qloops_vnni;
 extern const struct mo_qproduct mo_qproduct_amx;

@@ -338,6 +338,13 @@ static void binary(const struct mo_qbinary *p, uint8_t a_flip, uint8_t b_flip, i
                                           (float)((a[i] ^ a_flip) - a_zero) * a_factor), low, high, y_zero);
 }
 
+static void quantize(int64_t n, const float *restrict x, float scale, int32_t zero, int32_t lowest, uint8_t *restrict y)
+{
+    const float low = (float)(lowest - zero), high = (float)(lowest + 255 - zero);
+    for (int64_t i = 0; i < n; i++)
+        y[i] = to_byte(x[i] / scale, low, high, zero);
+}
+
 const struct mo_qloops QLOOPS = {
     .product = {
 #if LANES == 8
@@ -350,5 +357,5 @@ const struct mo_qloops QLOOPS = {
         .product = any_product,
     },
     .finish = finish, .depth_block = BLOCK, .depthwise = depthwise, .max = max_bytes,
-    .average = average, .binary = binary,
+    .average = average, .binary = binary, .quantize = quantize,
 };

@@ -48,6 +48,33 @@ void mo_cpu_qbinary(struct mo_device *dev, const struct mo_qbinary *p, int rank,
         mo_split(dev, w.loop.n_rows, mo_split_grain(w.loop.row), binary_rows, &w);
 }
 
+/* ---- to bytes ------------------------------------------------------------------------------- */
+
+struct quantize_work {
+    const struct mo_qloops *loops;
+    const float *x;
+    float scale;
+    int32_t zero, low;
+    uint8_t *y;
+};
+
+static void quantize_span(void *arg, int64_t begin, int64_t end)
+{
+    const struct quantize_work *w = arg;
+    w->loops->quantize(end - begin, w->x + begin, w->scale, w->zero, w->low, w->y + begin);
+}
+
+void mo_cpu_quantize(struct mo_device *dev, int dtype, int64_t outer, int64_t channels, int64_t inner, const float *x,
+                     const float *scale, const int32_t *zero, void *y)
+{
+    if (!dev->qloops || channels != 1 || (dtype != 2 && dtype != 3)) {
+        mo_ref_quantize(dev, dtype, outer, channels, inner, x, scale, zero, y);
+        return;
+    }
+    struct quantize_work w = { dev->qloops, x, scale[0], zero ? zero[0] : 0, dtype == 3 ? -128 : 0, y };
+    mo_split(dev, outer * inner, mo_split_grain(1), quantize_span, &w);
+}
+
 /* ---- pooling ------------------------------------------------------------------------------- */
 
 #define MAX_TAPS 1024

@@ -219,6 +219,17 @@ static void case_qpool(struct bench *b)
     free(x);
 }
 
+static void case_quantize(struct bench *b)
+{
+    int64_t outer = pick(b, 1, 9), channels = pick(b, 0, 1) ? 1 : 3, inner = pick(b, 1, 700);
+    size_t n = (size_t)(outer * channels * inner);
+    float *x = operand(b, n, 4, 0), *scale = operand(b, (size_t)channels, 0.02f, 0.05f);
+    int32_t zeros[3] = { (int32_t)pick(b, 0, 100), 1, 2 }, *zero = table(b, zeros, sizeof zeros);
+    uint8_t *y = table(b, NULL, n);
+    b->be->quantize(b->dev, pick(b, 0, 1) ? 2 : 3, outer, channels, inner, x, scale, pick(b, 0, 1) ? zero : NULL, y);
+    result_bytes(b, y, n);
+}
+
 /* Dense, a number for each channel, one number, and whole rows repeated. */
 static void case_qbinary(struct bench *b)
 {
@@ -603,8 +614,8 @@ static const struct { const char *name; void (*run)(struct bench *); } cases[] =
     CASE(batchnorm_stats), CASE(batchnorm), CASE(batchnorm_grad), CASE(axpy), CASE(sgd_step), CASE(adam_step),
     CASE(rmsprop_step), CASE(sum_squares), CASE(unary), CASE(unary_grad), CASE(softmax), CASE(softmax_grad),
     CASE(layernorm), CASE(layernorm_grad), CASE(dropout), CASE(dropout_grad), CASE(gemm_csr), CASE(gemm_csr_grad),
-    { "conv_pack", case_conv }, CASE(qpool), CASE(qbinary), CASE(qconv), { "qconv (more)", case_qconv }, { "qconv (and more)", case_qconv },
-    CASE(cell), CASE(cell_grad),
+    { "conv_pack", case_conv }, CASE(quantize), CASE(qpool), CASE(qbinary), CASE(qconv), { "qconv (more)", case_qconv },
+    { "qconv (and more)", case_qconv }, CASE(cell), CASE(cell_grad),
 };
 
 /* Slopes are taken from what an activation gives out: they agree with its difference quotient. */
