@@ -63,7 +63,8 @@ struct mo_conv_desc {
 struct mo_conv;         /* a prepared convolution, the backend's own */
 
 /* A convolution of 8-bit numbers with constant weights, fixed when its shapes are; a product of matrices is one of m
- * pictures of one pixel. With s = sum (x - x_zero)(w - w_zero[o]) + bias[o] in int32, and padding as x_zero,
+ * pictures of one pixel. With s = sum (x - x_zero)(w - w_zero[o]) + bias[o] in int32, and padding as x_zero (of the type
+ * of x, given with each call),
  *     int32           y = s
  *     float32         y = fma(s, factor[o], offset[o])
  *     uint8, int8     y = that, rounded half to even, + y_zero, held to y_low..y_high
@@ -71,7 +72,6 @@ struct mo_conv;         /* a prepared convolution, the backend's own */
 struct mo_qconv_desc {
     struct mo_conv_desc shape;              /* channels, sizes and strides; nothing else of it counts */
     bool x_signed, w_signed;
-    int32_t x_zero;
     const void *w;
     const int32_t *w_zero, *bias;           /* out_channels of them; NULL: 0 */
     const float *factor, *offset;           /* likewise; offset NULL: 0 */

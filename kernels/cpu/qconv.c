@@ -41,7 +41,10 @@ struct fast {
     /* weights and what follows the sums */
     int8_t *w;
     int64_t panel_bytes, group_panels;
-    int32_t *bias;
+    int32_t *bias;                      /* less what the zero point of x takes away */
+    int32_t *given_bias, *w_sum;        /* of each channel */
+    int32_t x_zero;                     /* that bias and fill are for */
+    int64_t n_table;
     float *factor, *offset;
     struct mo_qfinish finish;
     size_t y_bytes;                     /* of an element */
@@ -193,6 +196,14 @@ static int64_t table_place(const struct fast *f, int64_t o)
 }
 
 /* s = sum x w - x_zero sum w + bias */
+static void take_zero(struct fast *f, int32_t x_zero)
+{
+    f->x_zero = x_zero;
+    f->fill = (uint8_t)(x_zero + f->flip);
+    for (int64_t i = 0; i < f->n_table; i++)
+        f->bias[i] = (int32_t)((uint32_t)f->given_bias[i] - (uint32_t)(x_zero + f->flip) * (uint32_t)f->w_sum[i]);
+}
+
 static void make_tables(struct fast *f, const struct mo_qconv_desc *d, int64_t channels)
 {
     int64_t each = f->group_in * product3(f->kernel);
@@ -201,7 +212,8 @@ static void make_tables(struct fast *f, const struct mo_qconv_desc *d, int64_t c
         uint32_t sum = 0;
         for (int64_t i = 0; i < each; i++)
             sum += (uint32_t)weight(d, o * each + i);
-        f->bias[to] = (int32_t)((d->bias ? (uint32_t)d->bias[o] : 0) - (uint32_t)(d->x_zero + f->flip) * sum);
+        f->given_bias[to] = d->bias ? d->bias[o] : 0;
+        f->w_sum[to] = (int32_t)sum;
         f->factor[to] = d->factor ? d->factor[o] : 0;
         f->offset[to] = d->offset ? d->offset[o] : 0;
         if (f->way == DEPTHWISE)
@@ -227,12 +239,16 @@ static bool pack(struct fast *f, const struct mo_qconv_desc *d)
         if (f->w)
             memset(f->w, 0, bytes);
     }
+    f->n_table = n;
     f->bias = calloc((size_t)n, sizeof *f->bias);
+    f->given_bias = calloc((size_t)n, sizeof *f->given_bias);
+    f->w_sum = calloc((size_t)n, sizeof *f->w_sum);
     f->factor = calloc((size_t)n, sizeof *f->factor);
     f->offset = calloc((size_t)n, sizeof *f->offset);
-    if (!f->w || !f->bias || !f->factor || !f->offset)
+    if (!f->w || !f->bias || !f->given_bias || !f->w_sum || !f->factor || !f->offset)
         return false;
     make_tables(f, d, channels);
+    take_zero(f, 0);
     f->finish = (struct mo_qfinish){
         .bias = f->bias, .factor = f->factor, .offset = f->offset, .y_dtype = d->y_dtype,
         .low = (float)(d->y_low - d->y_zero), .high = (float)(d->y_high - d->y_zero), .zero = d->y_zero,
@@ -544,8 +560,7 @@ static bool can(const struct mo_device *dev, const struct mo_qconv_desc *d)
     for (int64_t o = 0; o < s->out_channels; o++)
         if ((d->w_zero ? d->w_zero[o] : 0) != zero)
             return false;
-    int32_t low = d->x_signed ? -128 : 0;
-    return d->x_zero >= low && d->x_zero <= low + 255;
+    return true;
 }
 
 static bool build(struct fast *f, const struct mo_device *dev, const struct mo_qconv_desc *d)
@@ -557,7 +572,6 @@ static bool build(struct fast *f, const struct mo_device *dev, const struct mo_q
         f->product = mo_qproduct_amx;
 #endif
     f->flip = d->x_signed ? 128 : 0;
-    f->fill = (uint8_t)(d->x_zero + f->flip);
     take_shape(f, &d->shape);
     f->way = choose(f, &d->shape);
     if (f->way == DEPTHWISE && (d->y_dtype == 1 || d->y_dtype == 6))
@@ -580,6 +594,8 @@ void mo_cpu_qconv_free(struct mo_device *dev, struct mo_qconv *q)
     free(f->segment);
     free(f->w);
     free(f->bias);
+    free(f->given_bias);
+    free(f->w_sum);
     free(f->factor);
     free(f->offset);
     free(f);
@@ -603,11 +619,13 @@ size_t mo_cpu_qconv_scratch_bytes(const struct mo_qconv *q)
     return f->plain ? mo_ref_qconv_scratch_bytes(f->plain) : (size_t)f->n_slices * f->scratch_each;
 }
 
-void mo_cpu_qconv(struct mo_device *dev, struct mo_qconv *q, const void *x, void *y, void *scratch)
+void mo_cpu_qconv(struct mo_device *dev, struct mo_qconv *q, int32_t x_zero, const void *x, void *y, void *scratch)
 {
     struct fast *f = fast_of(q);
+    if (!f->plain && x_zero != f->x_zero)
+        take_zero(f, x_zero);
     if (f->plain)
-        mo_ref_qconv(dev, f->plain, x, y, scratch);
+        mo_ref_qconv(dev, f->plain, x_zero, x, y, scratch);
     else
         mo_team_run(dev->team, f->n_slices, run_slice, &(struct job){ f, x, y, scratch });
 }

@@ -93,10 +93,10 @@ static void finish_elems(void *arg, int64_t begin, int64_t end)
     }
 }
 
-void mo_ref_qconv(struct mo_device *dev, struct mo_qconv *q, const void *x, void *y, void *scratch)
+void mo_ref_qconv(struct mo_device *dev, struct mo_qconv *q, int32_t x_zero, const void *x, void *y, void *scratch)
 {
     const struct mo_qconv_desc *d = &q->d;
     int32_t *sums = d->y_dtype == 6 ? y : scratch;
-    mo_ref_conv_int8(dev, &d->shape, x, d->x_signed, d->x_zero, d->w, d->w_signed, d->w_zero, true, sums);
+    mo_ref_conv_int8(dev, &d->shape, x, d->x_signed, x_zero, d->w, d->w_signed, d->w_zero, true, sums);
     mo_split(dev, q->n_y, mo_split_grain(4), finish_elems, &(struct finish){ d, sums, y });
 }

@@ -78,7 +78,7 @@ size_t mo_cuda_qconv_scratch_bytes(const struct mo_qconv *q)
     return 0;
 }
 
-void mo_cuda_qconv(struct mo_device *dev, struct mo_qconv *q, const void *x, void *y, void *scratch)
+void mo_cuda_qconv(struct mo_device *dev, struct mo_qconv *q, int32_t x_zero, const void *x, void *y, void *scratch)
 {
     (void)scratch;
     struct mo_qconv_desc d = q->d;
@@ -95,7 +95,7 @@ void mo_cuda_qconv(struct mo_device *dev, struct mo_qconv *q, const void *x, voi
                 continue;
             int64_t from = (p / w.n_out * w.n_in + pixel) * all_in + o / oc * ic;
             for (int64_t k = 0; k < ic; k++)
-                sum += (uint32_t)((byte_at(x, d.x_signed, from + k) - d.x_zero) *
+                sum += (uint32_t)((byte_at(x, d.x_signed, from + k) - x_zero) *
                                   (byte_at(d.w, d.w_signed, (o * ic + k) * w.n_taps + tap) - zero));
         }
         float v = d.factor ? fmaf((float)(int32_t)sum, d.factor[o], d.offset ? d.offset[o] : 0) : 0;

@@ -67,7 +67,6 @@ static enum mopt_status prepare(struct mo_run *r, const struct mo_node *n, const
         .shape = *shape,
         .x_signed = mo_in(r->graph, n, IN_X)->dtype == MO_I8,
         .w_signed = mo_in(r->graph, n, IN_W)->dtype == MO_I8,
-        .x_zero = (int32_t)mo_node_int(n, MO_INT8_X_ZERO, 0),
         .w = table(r, n, IN_W), .w_zero = table(r, n, IN_W_ZERO), .bias = table(r, n, IN_BIAS),
         .factor = table(r, n, IN_FACTOR), .offset = table(r, n, IN_OFFSET),
         .y_dtype = (int)result_dtype(n),
@@ -126,7 +125,8 @@ static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
 {
     struct mo_qconv *q = *mo_run_handle(r, n);
     if (q)
-        r->be->qconv(r->dev, q, mo_run_in(r, n, IN_X), mo_run_out(r, n, 0), mo_run_scratch(r, n));
+        r->be->qconv(r->dev, q, (int32_t)mo_node_int(n, MO_INT8_X_ZERO, 0), mo_run_in(r, n, IN_X), mo_run_out(r, n, 0),
+                     mo_run_scratch(r, n));
     return MOPT_OK;
 }
 

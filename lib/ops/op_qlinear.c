@@ -119,6 +119,112 @@ static enum mopt_status infer_qlinear_conv(struct mopt_ctx *ctx, struct mo_graph
     return infer_conv(ctx, g, n, &of_qlinear);
 }
 
+/* ---- products by constants, prepared: MatMulInteger, ConvInteger ---- */
+
+/* Rows and columns changed: k x n to n x k; NULL without memory. */
+static uint8_t *turned(const uint8_t *b, int64_t k, int64_t n)
+{
+    uint8_t *to = mo_mem_new((size_t)(k * n), 1);
+    for (int64_t i = 0; to && i < k; i++)
+        for (int64_t j = 0; j < n; j++)
+            to[j * k + i] = b[i * n + j];
+    return to;
+}
+
+static bool is_fixed(const struct mo_value *v)
+{
+    return !v || v->data;
+}
+
+/* Zero points of B, one for each of n channels; NULL: they are 0, or *ok false. */
+static int32_t *zeros_given(const struct mo_value *zero, int64_t n, bool *ok)
+{
+    int64_t count = zero ? mo_value_elems(zero) : 0;
+    *ok = !zero || count == 1 || count == n;
+    int32_t *list = zero && *ok ? mo_mem_new((size_t)n, sizeof *list) : NULL;
+    *ok = *ok && (list || !zero);
+    for (int64_t o = 0; list && o < n; o++) {
+        int64_t at = count == 1 ? 0 : o;
+        list[o] = zero->dtype == MO_I8 ? ((const int8_t *)zero->data)[at] : ((const uint8_t *)zero->data)[at];
+    }
+    return list;
+}
+
+static enum mopt_status prepare_fixed(struct mo_run *r, const struct mo_node *n, const struct mo_conv_desc *shape, const void *w)
+{
+    const struct product *p = n->params;
+    bool ok;
+    int32_t *zeros = zeros_given(value(r->graph, n, p->at->b_zero), shape->out_channels, &ok);
+    struct mo_qconv_desc d = {
+        .shape = *shape, .x_signed = value(r->graph, n, p->at->a)->dtype == MO_I8,
+        .w_signed = value(r->graph, n, p->at->b)->dtype == MO_I8, .w = w, .w_zero = zeros, .y_dtype = MO_I32,
+    };
+    if (ok)
+        *mo_run_handle(r, n) = r->be->qconv_new(r->dev, &d);
+    mo_mem_free(zeros);
+    return !ok || *mo_run_handle(r, n) ? MOPT_OK : mo_no_memory(r->ctx, sizeof d, "packed weights");
+}
+
+static bool can_prepare(const struct mo_run *r, const struct mo_node *n)
+{
+    const struct product *p = n->params;
+    const struct mo_value *zero_a = value(r->graph, n, p->at->a_zero);
+    return p->at->y_scale < 0 && is_fixed(value(r->graph, n, p->at->b)) && is_fixed(value(r->graph, n, p->at->b_zero)) &&
+           (!zero_a || mo_value_elems(zero_a) == 1) && mo_value_elems(mo_out(r->graph, n, 0)) > 0 &&
+           mo_value_elems(value(r->graph, n, p->at->b)) > 0;
+}
+
+static enum mopt_status prepare_matmul(struct mo_run *r, const struct mo_node *n)
+{
+    const struct product *p = n->params;
+    const struct mo_value *a = value(r->graph, n, p->at->a), *b = value(r->graph, n, p->at->b);
+    if (!can_prepare(r, n) || b->shape.rank != 2)
+        return MOPT_OK;
+    struct mo_conv_desc d = {
+        .n_spatial = 1, .batch = mo_value_elems(a) / p->k, .groups = 1, .in_channels = p->k, .out_channels = p->n,
+        .in = { 1, 1, 1 }, .out = { 1, 1, 1 }, .kernel = { 1, 1, 1 }, .stride = { 1, 1, 1 }, .dilation = { 1, 1, 1 },
+    };
+    uint8_t *w = turned(b->data, p->k, p->n);
+    enum mopt_status s = w ? prepare_fixed(r, n, &d, w) : mo_no_memory(r->ctx, (size_t)(p->k * p->n), "turned weights");
+    mo_mem_free(w);
+    return s;
+}
+
+static struct mo_conv_desc conv_desc(const struct mo_run *r, const struct mo_node *n)
+{
+    const struct product *p = n->params;
+    const struct mo_shape *x = &value(r->graph, n, p->at->a)->shape;
+    struct mo_conv_desc d = {
+        .n_spatial = p->window.n_spatial, .batch = x->dim[0], .groups = p->groups,
+        .in_channels = mo_window_channels(&p->window, x), .out_channels = value(r->graph, n, p->at->b)->shape.dim[0],
+    };
+    mo_window_copy3(&p->window, p->window.in, 1, d.in);
+    mo_window_copy3(&p->window, p->window.out, 1, d.out);
+    mo_window_copy3(&p->window, p->window.kernel, 1, d.kernel);
+    mo_window_copy3(&p->window, p->window.stride, 1, d.stride);
+    mo_window_copy3(&p->window, p->window.dilation, 1, d.dilation);
+    mo_window_copy3(&p->window, p->window.pad_begin, 0, d.pad_begin);
+    mo_window_copy3(&p->window, p->window.pad_end, 0, d.pad_end);
+    return d;
+}
+
+static enum mopt_status prepare_conv(struct mo_run *r, const struct mo_node *n)
+{
+    const struct product *p = n->params;
+    MO_TRY(mo_window_runs(r->ctx, &p->window));
+    if (!can_prepare(r, n))
+        return MOPT_OK;
+    struct mo_conv_desc d = conv_desc(r, n);
+    return prepare_fixed(r, n, &d, value(r->graph, n, p->at->b)->data);
+}
+
+static void unprepare(struct mo_run *r, const struct mo_node *n)
+{
+    if (*mo_run_handle(r, n))
+        r->be->qconv_free(r->dev, *mo_run_handle(r, n));
+    *mo_run_handle(r, n) = NULL;
+}
+
 /* ---- scratch ---- */
 
 struct parts {
@@ -164,7 +270,8 @@ static struct parts parts(const struct mo_run *r, const struct mo_node *n, char 
 
 static size_t scratch_bytes(const struct mo_run *r, const struct mo_node *n, bool backward)
 {
-    return backward ? 0 : parts(r, n, NULL).bytes;
+    const struct mo_qconv *q = *mo_run_handle(r, n);
+    return backward ? 0 : q ? r->be->qconv_scratch_bytes(q) : parts(r, n, NULL).bytes;
 }
 
 /* ---- zero points and scales ---- */
@@ -234,6 +341,16 @@ static enum mopt_status requantize(struct mo_run *r, const struct mo_node *n, co
     return MOPT_OK;
 }
 
+static enum mopt_status forward_fixed(struct mo_run *r, const struct mo_node *n)
+{
+    const struct product *p = n->params;
+    int32_t zero;
+    MO_TRY(zero_of_a(r, n, p->at, &zero));
+    r->be->qconv(r->dev, *mo_run_handle(r, n), zero, mo_run_in(r, n, (uint32_t)p->at->a), mo_run_out(r, n, 0),
+                 mo_run_scratch(r, n));
+    return MOPT_OK;
+}
+
 /* ---- matrix products ---- */
 
 /* The matrix of v for item i of the batch. */
@@ -254,6 +371,8 @@ static enum mopt_status forward_matmul(struct mo_run *r, const struct mo_node *n
 {
     const struct product *p = n->params;
     const struct mo_value *a = value(r->graph, n, p->at->a), *b = value(r->graph, n, p->at->b);
+    if (*mo_run_handle(r, n))
+        return forward_fixed(r, n);
     struct parts s = parts(r, n, mo_run_scratch(r, n));
     bool is_qlinear = p->at->y_scale >= 0, by_column = count(r, n, p->at->b_zero) > 1;
     const char *in_a = mo_run_in(r, n, (uint32_t)p->at->a), *in_b = mo_run_in(r, n, (uint32_t)p->at->b);
@@ -276,23 +395,14 @@ static enum mopt_status forward_conv(struct mo_run *r, const struct mo_node *n)
 {
     const struct product *p = n->params;
     const struct mo_value *x = value(r->graph, n, p->at->a), *w = value(r->graph, n, p->at->b);
+    if (*mo_run_handle(r, n))
+        return forward_fixed(r, n);
     struct parts s = parts(r, n, mo_run_scratch(r, n));
     bool is_qlinear = p->at->y_scale >= 0, by_channel = count(r, n, p->at->b_zero) > 1;
     int64_t channels = w->shape.dim[0], n_y = mo_value_elems(mo_out(r->graph, n, 0)), one = 1, still = 0;
     int32_t zero_x, *sums = is_qlinear ? s.sums : mo_run_out(r, n, 0);
-    struct mo_conv_desc d = {
-        .n_spatial = p->window.n_spatial, .batch = x->shape.dim[0], .groups = p->groups,
-        .in_channels = mo_window_channels(&p->window, &x->shape), .out_channels = channels,
-    };
-    MO_TRY(mo_window_runs(r->ctx, &p->window));
+    struct mo_conv_desc d = conv_desc(r, n);
     MO_TRY(zero_of_a(r, n, p->at, &zero_x));
-    mo_window_copy3(&p->window, p->window.in, 1, d.in);
-    mo_window_copy3(&p->window, p->window.out, 1, d.out);
-    mo_window_copy3(&p->window, p->window.kernel, 1, d.kernel);
-    mo_window_copy3(&p->window, p->window.stride, 1, d.stride);
-    mo_window_copy3(&p->window, p->window.dilation, 1, d.dilation);
-    mo_window_copy3(&p->window, p->window.pad_begin, 0, d.pad_begin);
-    mo_window_copy3(&p->window, p->window.pad_end, 0, d.pad_end);
     const int32_t *zeros = zeros_of_b(r, n, p->at, &s);
     r->be->conv_int8(r->dev, &d, mo_run_in(r, n, (uint32_t)p->at->a), x->dtype == MO_I8, zero_x,
                      mo_run_in(r, n, (uint32_t)p->at->b), w->dtype == MO_I8, zeros, by_channel, sums);
@@ -326,7 +436,7 @@ const struct mo_op mo_op_matmul_integer = {
     .since_opset = 10,
     .min_in = 2, .max_in = 4, .min_out = 1, .max_out = 1,
     .params_bytes = sizeof(struct product),
-    .infer = infer_matmul_integer, .forward = forward_matmul,
+    .infer = infer_matmul_integer, .prepare = prepare_matmul, .unprepare = unprepare, .forward = forward_matmul,
     .macs = macs_matmul,
     .scratch_bytes = scratch_bytes,
 };
@@ -347,7 +457,7 @@ const struct mo_op mo_op_conv_integer = {
     .min_in = 2, .max_in = 4, .min_out = 1, .max_out = 1,
     .flags = MO_OP_CHANNELS_LAST,
     .params_bytes = sizeof(struct product),
-    .infer = infer_conv_integer, .forward = forward_conv,
+    .infer = infer_conv_integer, .prepare = prepare_conv, .unprepare = unprepare, .forward = forward_conv,
     .macs = macs_conv,
     .scratch_bytes = scratch_bytes,
 };
@@ -358,7 +468,7 @@ const struct mo_op mo_op_qlinear_conv = {
     .min_in = 8, .max_in = 9, .min_out = 1, .max_out = 1,
     .flags = MO_OP_CHANNELS_LAST,
     .params_bytes = sizeof(struct product),
-    .infer = infer_qlinear_conv, .forward = forward_conv,
+    .infer = infer_qlinear_conv, .prepare = prepare_conv, .unprepare = unprepare, .forward = forward_conv,
     .macs = macs_conv,
     .scratch_bytes = scratch_bytes,
 };

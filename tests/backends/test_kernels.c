@@ -151,7 +151,6 @@ static void random_qconv(struct bench *b, struct mo_qconv_desc *q)
         q->shape.out_channels = q->shape.in_channels;
     q->x_signed = pick(b, 0, 1);
     q->w_signed = pick(b, 0, 2);
-    q->x_zero = (int32_t)pick(b, 0, 255) - (q->x_signed ? 128 : 0);
     q->y_dtype = types[pick(b, 0, 3)];
     q->y_zero = (int32_t)pick(b, 0, 255) - (q->y_dtype == 3 ? 128 : 0);
     q->y_low = pick(b, 0, 1) ? q->y_zero : q->y_dtype == 3 ? -128 : 0;
@@ -185,7 +184,10 @@ static void case_qconv(struct bench *b)
     struct mo_qconv *conv = b->be->qconv_new(b->dev, &q);
     ck_assert_ptr_nonnull(conv);
     void *scratch = b->be->alloc(b->dev, b->be->qconv_scratch_bytes(conv) + 64);
-    b->be->qconv(b->dev, conv, x_at, y, scratch);
+    int32_t low = q.x_signed ? -128 : 0;
+    if (pick(b, 0, 1))      /* another zero point before leaves nothing behind */
+        b->be->qconv(b->dev, conv, low + 7, x_at, y, scratch);
+    b->be->qconv(b->dev, conv, low + (int32_t)pick(b, 0, 255), x_at, y, scratch);
     if (q.y_dtype == 1)
         result(b, (const float *)y, n_y);
     else
