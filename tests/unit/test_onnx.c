@@ -521,7 +521,7 @@ START_TEST(external_data_stays_in_its_folder)
     external_model(&b, "inside");
     mopt_model_free(read_ok(path_a));
     external_model(&b, "missing");
-    ck_assert_int_eq(mopt_model_read(ctx, path_a, &m), MOPT_FAILED);
+    ck_assert_int_eq(mopt_model_read(ctx, path_a, &m), MOPT_DATA);
     refuses(&b, "needs a model that is read from a file");
 }
 END_TEST
