@@ -241,9 +241,15 @@ static enum mopt_status before_step(void *user, struct mo_run *run, uint64_t ste
 
 static enum mopt_status after_step(void *user, struct mo_run *run, uint64_t step, uint64_t n_steps)
 {
+    struct masking *m = user;
     (void)step;
     (void)n_steps;
-    hold(user, run);
+    if (m->run != run) { /* resumed behind the last step: there was none before */
+        MO_TRY(attach(m, run));
+        fetch(m, run);
+        put_back(m, run);
+    }
+    hold(m, run);
     return MOPT_OK;
 }
 

@@ -29,6 +29,8 @@ resumes() {
     [ -s $name.ckpt ] || fail "$name: no checkpoint"
     expect 0 "$MOPT" $verb --resume $name.ckpt -o $name.onnx -f -q
     cmp $name.whole.onnx $name.onnx || fail "$name: the resumed run wrote other bytes"
+    expect 0 "$MOPT" $verb --resume $name.ckpt -o $name.onnx -f -q # stopped behind the last step: only the writing is left
+    cmp $name.whole.onnx $name.onnx || fail "$name: the run that was resumed at its end wrote other bytes"
 }
 resumes train KILL train m.onnx
 resumes weights KILL prune m.onnx --amount 0.9
