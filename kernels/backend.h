@@ -168,5 +168,7 @@ struct mo_backend {
 const struct mo_backend *mo_backend_at(int i);
 /* By name "cpu", "cuda"; NULL. */
 const struct mo_backend *mo_backend_find(const char *name);
+/* What "auto" tries first: CUDA where its driver is installed (nothing of it is loaded elsewhere), else the CPU. */
+const struct mo_backend *mo_backend_auto(void);
 
 #endif

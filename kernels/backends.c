@@ -19,3 +19,8 @@ const struct mo_backend *mo_backend_find(const char *name)
             return be;
     }
 }
+
+const struct mo_backend *mo_backend_auto(void)
+{
+    return mo_cuda_has_driver() ? mo_cuda_backend() : &mo_backend_cpu;
+}

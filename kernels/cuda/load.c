@@ -72,6 +72,15 @@ static const struct mo_backend *load(char *why, size_t why_bytes)
     return table || why[0] ? table : load_from(MO_PLUGIN_FILE, why, why_bytes);
 }
 
+bool mo_cuda_has_driver(void)
+{
+    const char *named = getenv("MOPT_CUDA_PLUGIN");
+    void *driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
+    if (driver)
+        dlclose(driver);
+    return driver || (named && named[0]);
+}
+
 static struct mo_device *open_none(int index, int n_threads, char *why, size_t why_bytes)
 {
     char reason[PATH_MAX + 128];
@@ -85,6 +94,11 @@ static struct mo_device *open_none(int index, int n_threads, char *why, size_t w
 }
 
 #else
+
+bool mo_cuda_has_driver(void)
+{
+    return false;
+}
 
 static const struct mo_backend *load(char *why, size_t why_bytes)
 {

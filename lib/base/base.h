@@ -56,6 +56,7 @@ struct mopt_ctx {
     void *event_user;
     atomic_bool is_stopped;
     const char *rescue;                 /* see mopt_rescue */
+    char checkpoint[1024];              /* that this job has written; empty: none */
 };
 
 /* ---- failing ---------------------------------------------------------------- */

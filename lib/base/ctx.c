@@ -119,9 +119,11 @@ void mopt_stop(struct mopt_ctx *ctx)
 
 enum mopt_status mo_stopped(struct mopt_ctx *ctx)
 {
-    if (atomic_load_explicit(&ctx->is_stopped, memory_order_relaxed))
-        return mo_fail(ctx, MOPT_INTERRUPTED, "interrupted");
-    return MOPT_OK;
+    if (!atomic_load_explicit(&ctx->is_stopped, memory_order_relaxed))
+        return MOPT_OK;
+    if (*ctx->checkpoint)
+        return mo_fail(ctx, MOPT_INTERRUPTED, "interrupted; go on with --resume '%s'", ctx->checkpoint);
+    return mo_fail(ctx, MOPT_INTERRUPTED, "interrupted");
 }
 
 double mo_now_s(void)

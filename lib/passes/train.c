@@ -358,41 +358,6 @@ static void note_plateau(struct mo_trainer *t, const struct mo_epoch_row *row)
     p->plateau_has_best = plateau.has_best;
 }
 
-static enum mopt_status end_epoch(struct mo_trainer *t, double lr)
-{
-    struct mo_train_position *p = &t->at;
-    struct mo_epoch_row row = {.epoch = (double)p->epoch + (double)p->batch / (double)t->n_batches,
-                               .loss = mo_tree_total(&p->loss) / (double)MO_MAX(p->n_epoch, 1), .lr = lr,
-                               .seconds = p->seconds_epoch, .rate = (double)p->n_epoch / fmax(p->seconds_epoch, 1e-9),
-                               .train_accuracy = -1};
-    bool is_classifier = mo_dataset_source(t->job->dataset, MO_SPLIT_TRAIN)->target == MO_TARGET_CLASS;
-    if (is_classifier && p->n_epoch)
-        row.train_accuracy = (double)p->n_correct / (double)p->n_epoch;
-    if (t->validates) {
-        struct mo_metrics m = {0};
-        MO_TRY(validate(t, row.epoch, &m));
-        if (isnan(m.loss))
-            return bad_loss(t, m.loss);
-        row.has_metrics = true;
-        row.metrics = mo_metrics_pack(&m);
-    }
-    t->rows[p->n_rows++] = row;
-    report_row(t, &row);
-    log_row(t, &row);
-    note_plateau(t, &row);
-    p->n_total += p->n_epoch;
-    p->seconds_total += p->seconds_epoch;
-    p->seconds_epoch = 0;
-    p->n_epoch = p->n_correct = 0;
-    p->loss = (struct mo_tree_sum){.n = 0};
-    p->epoch++;
-    p->batch = 0;
-    p->is_done = p->epoch == t->n_epochs || (t->s.patience > 0 && p->bad_epochs >= t->s.patience);
-    return MOPT_OK;
-}
-
-/* ---- the loop ---- */
-
 static enum mopt_status save_if_asked(struct mo_trainer *t)
 {
     return t->s.checkpoint ? mo_trainer_save(t, t->s.checkpoint) : MOPT_OK;
@@ -414,6 +379,46 @@ static enum mopt_status safe_point(struct mo_trainer *t)
                    "interrupted at step %llu of %llu; without --checkpoint FILE nothing is kept",
                    (unsigned long long)t->at.step, (unsigned long long)t->n_steps);
 }
+
+static enum mopt_status end_epoch(struct mo_trainer *t, double lr)
+{
+    struct mo_train_position *p = &t->at;
+    struct mo_epoch_row row = {.epoch = (double)p->epoch + (double)p->batch / (double)t->n_batches,
+                               .loss = mo_tree_total(&p->loss) / (double)MO_MAX(p->n_epoch, 1), .lr = lr,
+                               .seconds = p->seconds_epoch, .rate = (double)p->n_epoch / fmax(p->seconds_epoch, 1e-9),
+                               .train_accuracy = -1};
+    bool is_classifier = mo_dataset_source(t->job->dataset, MO_SPLIT_TRAIN)->target == MO_TARGET_CLASS;
+    if (is_classifier && p->n_epoch)
+        row.train_accuracy = (double)p->n_correct / (double)p->n_epoch;
+    if (t->validates) {
+        struct mo_metrics m = {0};
+        enum mopt_status status = validate(t, row.epoch, &m);
+        if (status == MOPT_INTERRUPTED) { /* all steps of the epoch are done: a resumed run begins with this validation */
+            mopt_clear(t->ctx);
+            MO_TRY(safe_point(t));
+        }
+        MO_TRY(status);
+        if (isnan(m.loss))
+            return bad_loss(t, m.loss);
+        row.has_metrics = true;
+        row.metrics = mo_metrics_pack(&m);
+    }
+    t->rows[p->n_rows++] = row;
+    report_row(t, &row);
+    log_row(t, &row);
+    note_plateau(t, &row);
+    p->n_total += p->n_epoch;
+    p->seconds_total += p->seconds_epoch;
+    p->seconds_epoch = 0;
+    p->n_epoch = p->n_correct = 0;
+    p->loss = (struct mo_tree_sum){.n = 0};
+    p->epoch++;
+    p->batch = 0;
+    p->is_done = p->epoch == t->n_epochs || (t->s.patience > 0 && p->bad_epochs >= t->s.patience);
+    return MOPT_OK;
+}
+
+/* ---- the loop ---- */
 
 static enum mopt_status one_epoch(struct mo_trainer *t)
 {

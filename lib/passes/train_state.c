@@ -5,6 +5,7 @@
  * recipe makes: settings, model, sizes, and that counters are within their bounds. */
 #include <float.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "lib/passes/train_private.h"
@@ -168,6 +169,8 @@ enum mopt_status mo_trainer_save(struct mo_trainer *t, const char *path)
     enum mopt_status status = save(t, path, &arena);
     mo_arena_release(&arena);
     t->last_checkpoint_s = mo_now_s();
+    if (!status)
+        snprintf(t->ctx->checkpoint, sizeof t->ctx->checkpoint, "%s", path);
     return status;
 }
 

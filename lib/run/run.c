@@ -46,11 +46,11 @@ enum mopt_status mo_device_need(struct mopt_ctx *ctx)
     if (strcmp(name, "auto") != 0)
         return open_named(ctx, name);
     char why[256];
-    const struct mo_backend *cuda = mo_backend_find("cuda");
-    struct mo_device *dev = cuda ? cuda->open(0, ctx->n_threads, why, sizeof why) : NULL;
+    const struct mo_backend *be = mo_backend_auto();
+    struct mo_device *dev = be->open(0, ctx->n_threads, why, sizeof why);
     if (!dev)
         return open_named(ctx, "cpu");
-    ctx->backend = cuda;
+    ctx->backend = be;
     ctx->device = dev;
     return MOPT_OK;
 }
