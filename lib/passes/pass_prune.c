@@ -49,7 +49,7 @@ static const struct mopt_option options[] = {
       .help = "channels: smallest share of one layer that must stay" },
     { .name = "round", .kind = MOPT_OPT_INT, .offset = AT(round), .def = 0, .min = 0, .max = 4096, .word = "N",
       .needs = "!sensitivity structured",
-      .help = "channels kept are a multiple of N; 0: 8 from 64 channels on, 4 from 32 on" },
+      .help = "channels kept are a multiple of N; 0: 8 from 32 channels on" },
     { .name = "steps", .kind = MOPT_OPT_INT, .offset = AT(steps), .def = 0, .min = 0, .max = 100,
       .needs = "!sensitivity structured",
       .help = "channels: rounds of scoring and cutting; 0: 10 for taylor, else 5" },

@@ -113,7 +113,7 @@ static uint32_t round_of(const struct cutting *c, uint32_t n)
 {
     if (c->settings->round)
         return (uint32_t)c->settings->round;
-    return n >= 64 ? 8 : n >= 32 ? 4 : 1;
+    return n >= 32 ? 8 : 1;
 }
 
 /* How many channels the group had at first. */

@@ -102,19 +102,20 @@ def ort_session(file, threads=2):
     return ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
 
-def ort_ratio(a, b, shape, batch=32, rounds=40):
-    """How many times faster ONNX Runtime runs b than a, in turn, medians."""
-    sessions = [ort_session(a), ort_session(b)]
-    x = np.random.default_rng(0).standard_normal((batch, *shape)).astype(np.float32)
-    feeds = [{s.get_inputs()[0].name: x} for s in sessions]
-    times = [[], []]
+def ort_seconds(file, shape, batch, rounds=40):
+    """The median run of a session of its own: the threads of another would spin on the cores that it needs."""
+    session, x, times = ort_session(file), np.random.default_rng(0).standard_normal((batch, *shape)).astype(np.float32), []
+    feed = {session.get_inputs()[0].name: x}
     for i in range(rounds + 5):
-        for k in (0, 1):
-            t = time.perf_counter()
-            sessions[k].run(None, feeds[k])
-            if i >= 5:
-                times[k].append(time.perf_counter() - t)
-    return statistics.median(times[0]) / statistics.median(times[1])
+        start = time.perf_counter()
+        session.run(None, feed)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[5:])
+
+
+def ort_ratio(a, b, shape, batch=32, turns=5):
+    """How many times faster ONNX Runtime runs b than a, in turn, median."""
+    return statistics.median(ort_seconds(a, shape, batch) / ort_seconds(b, shape, batch) for _ in range(turns))
 
 
 def section_shrink():
