@@ -8,11 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/passes/bench_train.h"
 #include "lib/passes/eval.h"
 #include "lib/passes/measure.h"
 #include "lib/run/run.h"
 
-struct bench_options { int64_t batch, runs, free_dim; double seconds, warmup; bool profile; };
+struct bench_options { int64_t batch, runs, free_dim; double seconds, warmup; bool profile, train; };
 #define AT(field) offsetof(struct bench_options, field)
 static const struct mopt_option options[] = {
     {"batch", MOPT_OPT_INT, AT(batch), .def = 1, .min = 1, .max = 65536, .word = "N", .help = "samples a run"},
@@ -26,6 +27,7 @@ static const struct mopt_option options[] = {
     {"free-dim", MOPT_OPT_INT, AT(free_dim), .def = 1, .min = 1, .max = 1 << 20, .word = "N",
      .help = "size of free dimensions other than the first"},
     {"profile", MOPT_OPT_BOOL, AT(profile), .help = "time of each operator too"},
+    {"train", MOPT_OPT_BOOL, AT(train), .help = "training steps (forward, loss, backward, update) instead of inference"},
     {0}};
 
 enum { MAX_INPUTS = 32, MAX_RUNS = 1000000, MIN_RUNS = 5, N_PROFILE = 20 };
@@ -34,6 +36,7 @@ struct racer {
     const char *name;
     const struct mopt_model *model;
     struct mo_run *run;
+    struct mo_bench_train *step; /* with --train */
     double *ms; /* of every round */
 };
 struct race {
@@ -43,19 +46,31 @@ struct race {
     size_t n, n_rounds, room;
 };
 
+static enum mopt_status run_once(struct racer *m)
+{
+    return m->step ? mo_bench_train_step(m->step) : mo_run_forward(m->run);
+}
+
 static enum mopt_status prepare(struct race *r, struct racer *m)
 {
     struct mopt_ctx *ctx = r->job->ctx;
     struct mo_shape shapes[MAX_INPUTS];
     uint32_t n = 0;
     MO_TRY(mo_sample_shapes(ctx, &m->model->graph, r->o->batch, r->o->free_dim, shapes, MAX_INPUTS, &n));
-    MO_TRY(mo_run_new(ctx, &m->model->graph, &(struct mo_run_options){0}, &m->run));
+    const char *activation;
+    mo_value_id logits = r->o->train ? mo_graph_logits(&m->model->graph, &activation) : MO_NONE;
+    struct mo_run_options options = {.train = r->o->train, .outputs = &logits, .n_outputs = r->o->train};
+    MO_TRY(mo_run_new(ctx, &m->model->graph, &options, &m->run));
+    if (r->o->train && !m->run->n_trained)
+        return mo_fail(ctx, MOPT_UNSUPPORTED, "there is nothing to train");
     MO_TRY(mo_run_shape(m->run, shapes, n));
     for (uint32_t i = 0; i < n; i++)
         MO_TRY(mo_sample_input(m->run, i, (uint64_t)r->job->settings->seed));
+    if (r->o->train)
+        MO_TRY(mo_bench_train_new(m->run, (uint64_t)r->job->settings->seed, &m->step));
     double start = mo_now_s();
     do
-        MO_TRY(mo_run_forward(m->run));
+        MO_TRY(run_once(m));
     while (mo_now_s() - start < r->o->warmup);
     return MOPT_OK;
 }
@@ -90,7 +105,7 @@ static enum mopt_status run_rounds(struct race *r)
         for (size_t k = 0; k < r->n; k++) {
             struct racer *m = &r->racers[(k + r->n_rounds) % r->n];
             double t = mo_now_s();
-            MO_TRY(mo_run_forward(m->run));
+            MO_TRY(run_once(m));
             m->ms[r->n_rounds] = 1e3 * (mo_now_s() - t);
         }
         r->n_rounds++;
@@ -189,7 +204,7 @@ static enum mopt_status report_profile(struct race *r, struct racer *m, struct m
 {
     struct mo_run *run = m->run;
     mo_run_profile(run, true);
-    MO_TRY(mo_run_forward(run));
+    MO_TRY(run_once(m));
     uint32_t n = run->graph->n_nodes;
     struct cost *costs = mo_arena_new(r->job->scratch, n + 1, sizeof *costs);
     if (!costs)
@@ -199,6 +214,7 @@ static enum mopt_status report_profile(struct race *r, struct racer *m, struct m
         uint64_t backward;
         costs[i].node = i;
         mo_run_node_ns(run, i, &costs[i].ns, &backward);
+        costs[i].ns += backward;
         total += costs[i].ns;
     }
     qsort(costs, n, sizeof *costs, by_cost);
@@ -280,6 +296,7 @@ static enum mopt_status run(struct mo_job *job)
         return mo_no_memory(job->ctx, r.n * sizeof *r.racers, "models");
     enum mopt_status s = race(&r);
     for (size_t i = 0; i < r.n; i++) {
+        mo_bench_train_free(r.racers[i].step);
         mo_run_free(r.racers[i].run);
         mo_mem_free(r.racers[i].ms);
     }

@@ -31,6 +31,9 @@ expect 0 "$MOPT" bench trained.onnx int8.onnx small.onnx --json
 cp out bench.json
 holds "$(number bench.json models.0.latency_ms.mean) > 0 && $(number bench.json models.1.latency_ms.median) > 0"
 holds "$(number bench.json models.2.latency_ms.p99) > 0 && $(number bench.json models.2.ratio) > 0"
+expect 0 "$MOPT" bench trained.onnx --train --batch 16 --runs 5 --profile --json
+cp out bench.json
+holds "$(number bench.json models.0.latency_ms.median) > 0 && $(number bench.json models.0.profile.0.us) > 0"
 expect 0 "$MOPT" simplify trained.onnx -o clean.onnx
 expect 0 "$MOPT" diff trained.onnx int8.onnx --data "$DATA" --json
 cp out diff.json

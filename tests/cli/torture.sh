@@ -13,6 +13,7 @@ torture -o o.onnx prune m.onnx --amount 0.5 --skip fc1 --only 'fc*' --only '*' -
 torture -o o.onnx prune m.onnx --structured --target macs=0.5x -o o.onnx $quiet
 torture -o o.onnx quantize m.onnx --weight-only int8 -o o.onnx $quiet
 torture bench m.onnx --runs 1 --warmup 0 --threads 1
+torture bench m.onnx --train --runs 1 --warmup 0 --threads 1
 torture diff m.onnx m.onnx --threads 1
 torture eval m.onnx $data --json
 torture -o o.onnx train m.onnx $data --measure 0 --epochs 1 --batch 4 -o o.onnx
