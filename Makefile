@@ -3,12 +3,14 @@
 #
 #   SAN=address,undefined   sanitizers        CUDA=auto|0|1   the CUDA plug-in
 #   DEBUG=1                 -O0               T=pattern       tests whose suite matches
+#   V=1                     the commands in full
 
 CC      ?= cc
 CUDA    ?= auto
 NVCC    ?= nvcc
 SAN     ?=
 DEBUG   ?= 0
+V       ?= 0
 PREFIX  ?= /usr/local
 ARCH    := $(subst -pc-,-,$(shell $(CC) -dumpmachine))
 OPENBLAS ?= /usr/lib/$(ARCH:x86_64-linux-gnu=x86_64-linux-gnu)/openblas-serial/libopenblas.a
@@ -65,6 +67,9 @@ CU_SRC := $(wildcard kernels/cuda/*.cu)
 CU_OBJ := $(CU_SRC:%.cu=$(B)/%.cu.o)
 PLUGIN := $(if $(filter 1,$(WITH_CUDA)),$(B)/libmopt-cuda.so)
 
+# What is made is said in a word; V=1 shows the commands.
+say = $(if $(filter 1,$(V)),,@echo '  $1 $(@:$(B)/%=%)';)
+
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 
@@ -75,11 +80,11 @@ mopt: $(B)/mopt
 
 $(G)/onnx.pb-c.c $(G)/onnx.pb-c.h &: formats/onnx.proto
 	@mkdir -p $(G)
-	protoc-c --proto_path=formats --c_out=$(G) formats/onnx.proto
+	$(call say,GEN )protoc-c --proto_path=formats --c_out=$(G) formats/onnx.proto
 
 $(B)/gen/onnx.pb-c.o: $(G)/onnx.pb-c.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -w -c -o $@ $<
+	$(call say,CC  )$(CC) $(CPPFLAGS) $(CFLAGS) -w -c -o $@ $<
 
 # -O2 of gcc 12 vectorizes next to nothing.
 $(B)/kernels/cpu/%.o: CFLAGS += $(if $(filter 1,$(DEBUG)),,-O3)
@@ -96,24 +101,24 @@ $(filter $(B)/formats/%,$(LIB_OBJ)): | $(G)/onnx.pb-c.h
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC  )$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 $(B)/libmopt.a: $(LIB_OBJ)
 	@rm -f $@
-	ar rcs $@ $^
+	$(call say,AR  )ar rcs $@ $^
 
 $(B)/libmopt.so: $(LIB_OBJ)
-	$(CC) $(LDFLAGS) -shared -Wl,--exclude-libs,ALL -Wl,-soname,libmopt.so.0 -o $@ $^ $(LIBS)
+	$(call say,LINK)$(CC) $(LDFLAGS) -shared -Wl,--exclude-libs,ALL -Wl,-soname,libmopt.so.0 -o $@ $^ $(LIBS)
 
 $(B)/%.cu.o: %.cu
 	@mkdir -p $(@D)
-	$(NVCC) -I. $(NVCCFLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+	$(call say,NVCC)$(NVCC) -I. $(NVCCFLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
 
 $(B)/libmopt-cuda.so: $(CU_OBJ)
-	$(NVCC) -shared -o $@ $^ -lcublas -Xlinker -z,defs,-rpath,$(CUDA_LIB)
+	$(call say,LINK)$(NVCC) -shared -o $@ $^ -lcublas -Xlinker -z,defs,-rpath,$(CUDA_LIB)
 
 $(B)/mopt: $(CMD_OBJ) $(B)/libmopt.a
-	$(CC) $(LDFLAGS) -o $@ $(CMD_OBJ) $(B)/libmopt.a $(LIBS)
+	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $(CMD_OBJ) $(B)/libmopt.a $(LIBS)
 
 # Every tests/*/test_NAME.c gives `Suite *suite_NAME(void)`; this lists them.
 TEST_NAMES := $(sort $(patsubst test_%,%,$(filter test_%,$(basename $(notdir $(TEST_SRC))))))
@@ -125,16 +130,16 @@ $(G)/suites.c: Makefile $(TEST_SRC)
 	   for t in $(TEST_NAMES); do echo "    { \"$$t\", suite_$$t },"; done; echo '    { 0, 0 } };'; } > $@
 $(B)/gen/suites.o: $(G)/suites.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -Wno-missing-prototypes -c -o $@ $<
+	$(call say,CC  )$(CC) $(CPPFLAGS) $(CFLAGS) -Wno-missing-prototypes -c -o $@ $<
 $(B)/check: $(TEST_OBJ) $(B)/libmopt.a
-	$(CC) $(LDFLAGS) -o $@ $(TEST_OBJ) $(B)/libmopt.a $(LIBS) -lcheck -lsubunit -lrt
+	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $(TEST_OBJ) $(B)/libmopt.a $(LIBS) -lcheck -lsubunit -lrt
 
 # The program with a malloc that can fail: tests/torture/torture.c.
 $(B)/torture-main.o: cmd/main.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -Dmain=mopt_main -Wno-missing-prototypes -MMD -MP -c -o $@ $<
+	$(call say,CC  )$(CC) $(CPPFLAGS) $(CFLAGS) -Dmain=mopt_main -Wno-missing-prototypes -MMD -MP -c -o $@ $<
 $(B)/torture: $(B)/tests/torture/torture.o $(B)/torture-main.o $(filter-out %/main.o,$(CMD_OBJ)) $(B)/libmopt.a
-	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 lib: $(B)/libmopt.a ## build the static library only
 
@@ -179,7 +184,7 @@ fuzz: ## fuzz the readers (T=target TIME=seconds)
 # What run.sh builds with CC=clang SAN=fuzzer-no-link,address,undefined. Files that a target reads by path lie in memory.
 $(B)/tests/fuzz/%.o: CPPFLAGS += -DFUZZ_IN_MEMORY
 $(B)/fuzz_%: $(B)/tests/fuzz/fuzz_%.o $(B)/tests/fuzz/memory_files.o $(B)/libmopt.a
-	$(CC) $(LDFLAGS) -fsanitize=fuzzer -Wl,--wrap=mo_blob_open -o $@ $^ $(LIBS)
+	$(call say,LINK)$(CC) $(LDFLAGS) -fsanitize=fuzzer -Wl,--wrap=mo_blob_open -o $@ $^ $(LIBS)
 fuzz-programs: $(FUZZ:%=$(B)/fuzz_%)
 .PRECIOUS: $(B)/tests/fuzz/%.o
 

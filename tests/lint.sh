@@ -51,6 +51,11 @@ hits=$(awk 'FNR == 1 { start = 0 }
 [ -z "$hits" ] || bad "longer than 80 lines:
 $hits"
 
+# ---- what is called by name can be called ----
+for file in $(grep -lE '^#!' -r tools tests .ci --include='*.sh' --include=run); do
+    [ -x "$file" ] || bad "$file is not executable"
+done
+
 # ---- unfinished work ----
 hits=$(grep -nE '\b(TODO|FIXME|XXX)\b' -r lib formats cmd kernels tests docs Makefile README.md --include='*.[ch]' --include='*.md' \
     --include='*.sh' --include=Makefile 2>/dev/null | grep -v '^tests/lint.sh' || true)

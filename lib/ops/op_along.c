@@ -88,29 +88,9 @@ ARG(arg_min, "ArgMin", forward_arg_min)
 
 /* ---- CumSum: dx is the running sum of dy from the other end ---- */
 
-struct cumsum {
-    int axis;
-    bool exclusive, reverse;
-};
-
-static enum mopt_status infer_cumsum(struct mopt_ctx *ctx, struct mo_graph *g, struct mo_node *n)
-{
-    struct cumsum *p = n->params;
-    const struct mo_value *x = mo_in(g, n, 0);
-    int64_t axis = mo_known_in(g, n, 1, 0);
-    p->exclusive = mo_node_int(n, "exclusive", 0) != 0;
-    p->reverse = mo_node_int(n, "reverse", 0) != 0;
-    if (x->shape.rank == MO_UNKNOWN || axis == MO_VALUE_UNKNOWN) {      /* not to be run before the axis is known */
-        mo_set_out_unknown(g, n, 0, x->dtype);
-        return MOPT_OK;
-    }
-    MO_TRY(mo_axis(ctx, axis, x->shape.rank, &p->axis));
-    return mo_infer_like_input(ctx, g, n);
-}
-
 static enum mopt_status forward_cumsum(struct mo_run *r, const struct mo_node *n)
 {
-    const struct cumsum *p = n->params;
+    const struct mo_cumulative *p = n->params;
     const struct mo_value *x = mo_in(r->graph, n, 0);
     int64_t s[3];
     sizes_of(&x->shape, p->axis, s);
@@ -121,7 +101,7 @@ static enum mopt_status forward_cumsum(struct mo_run *r, const struct mo_node *n
 
 static enum mopt_status backward_cumsum(struct mo_run *r, const struct mo_node *n)
 {
-    const struct cumsum *p = n->params;
+    const struct mo_cumulative *p = n->params;
     float *dx = mo_run_grad_in(r, n, 0);
     int64_t s[3];
     sizes_of(&mo_in(r->graph, n, 0)->shape, p->axis, s);
@@ -132,7 +112,7 @@ static enum mopt_status backward_cumsum(struct mo_run *r, const struct mo_node *
 
 static void couple_cumsum(struct mo_couple *c, const struct mo_graph *g, const struct mo_node *n)
 {
-    const struct cumsum *p = n->params;
+    const struct mo_cumulative *p = n->params;
     mo_couple_axes(c, g, n->in[0], n->out[0], p->axis);
 }
 
@@ -140,8 +120,8 @@ const struct mo_op mo_op_cum_sum = {
     .type = "CumSum",
     .since_opset = 11,
     .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1,
-    .params_bytes = sizeof(struct cumsum),
-    .infer = infer_cumsum, .forward = forward_cumsum, .backward = backward_cumsum,
+    .params_bytes = sizeof(struct mo_cumulative),
+    .infer = mo_infer_cumulative, .forward = forward_cumsum, .backward = backward_cumsum,
     .values_in = 1u << 1,
     .macs = mo_macs_zero, .couple = couple_cumsum,
 };

@@ -81,13 +81,7 @@ static enum mopt_status prepare(struct mo_run *r, const struct mo_node *n)
         .needs_grad_weight = mo_run_wants_grad(r, n, 1),
         .constant_weights = mo_run_is_const(r, n, 1),
     };
-    mo_window_copy3(&p->window, p->window.in, 1, d.in);
-    mo_window_copy3(&p->window, p->window.out, 1, d.out);
-    mo_window_copy3(&p->window, p->window.kernel, 1, d.kernel);
-    mo_window_copy3(&p->window, p->window.stride, 1, d.stride);
-    mo_window_copy3(&p->window, p->window.dilation, 1, d.dilation);
-    mo_window_copy3(&p->window, p->window.pad_begin, 0, d.pad_begin);
-    mo_window_copy3(&p->window, p->window.pad_end, 0, d.pad_end);
+    MO_WINDOW_INTO(d, &p->window);
     struct mo_conv *conv = r->be->conv_new(r->dev, &d);
     if (!conv)
         return mo_no_memory(r->ctx, sizeof d, "a convolution");

@@ -7,25 +7,10 @@
  * product of rows. */
 #include "lib/ops/tensor.h"
 
-struct cum_prod {
-    int axis;
-    bool exclusive, reverse;
-};
-
 static enum mopt_status infer(struct mopt_ctx *ctx, struct mo_graph *g, struct mo_node *n)
 {
-    struct cum_prod *p = n->params;
-    const struct mo_value *x = mo_in(g, n, 0);
-    int64_t axis = mo_known_in(g, n, 1, 0);
-    p->exclusive = mo_node_int(n, "exclusive", 0) != 0;
-    p->reverse = mo_node_int(n, "reverse", 0) != 0;
-    MO_TRY(mo_check_movable(ctx, x->dtype));
-    if (x->shape.rank == MO_UNKNOWN || axis == MO_VALUE_UNKNOWN) {
-        mo_set_out_unknown(g, n, 0, x->dtype);
-        return MOPT_OK;
-    }
-    MO_TRY(mo_axis(ctx, axis, x->shape.rank, &p->axis));
-    return mo_infer_like_input(ctx, g, n);
+    MO_TRY(mo_check_movable(ctx, mo_in(g, n, 0)->dtype));
+    return mo_infer_cumulative(ctx, g, n);
 }
 
 static enum mopt_status prepare(struct mo_run *r, const struct mo_node *n)
@@ -45,7 +30,7 @@ struct walk {
 
 static struct walk walk_of(struct mo_run *r, const struct mo_node *n)
 {
-    const struct cum_prod *p = n->params;
+    const struct mo_cumulative *p = n->params;
     const struct mo_value *x = mo_in(r->graph, n, 0);
     int64_t outer = mo_dims_product(&x->shape, 0, p->axis), inner = mo_dims_product(&x->shape, p->axis + 1, x->shape.rank);
     struct walk w = { .r = r, .dtype = x->dtype, .elem_bytes = mo_elem_bytes(x->dtype), .n_rows = x->shape.dim[p->axis],
@@ -77,12 +62,12 @@ static void join(const struct walk *w, enum mo_binary f, const void *a, const vo
 }
 
 /* Row k in the order of the walk. */
-static void *row(const struct walk *w, const struct cum_prod *p, void *rows, int64_t k)
+static void *row(const struct walk *w, const struct mo_cumulative *p, void *rows, int64_t k)
 {
     return (char *)rows + (size_t)(p->reverse ? w->n_rows - 1 - k : k) * w->row_bytes;
 }
 
-static void products(const struct walk *w, const struct cum_prod *p, bool exclusive, void *x, void *y)
+static void products(const struct walk *w, const struct mo_cumulative *p, bool exclusive, void *x, void *y)
 {
     const float one = 1;
     const double wide_one = 1;
@@ -109,7 +94,7 @@ static size_t scratch_bytes(const struct mo_run *r, const struct mo_node *n, boo
 
 static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
 {
-    const struct cum_prod *p = n->params;
+    const struct mo_cumulative *p = n->params;
     struct walk w = walk_of(r, n);
     char *x = mo_run_scratch(r, n), *y = x + part_bytes(r, n);
     if (w.n_rows == 0 || w.row_bytes == 0)
@@ -122,7 +107,7 @@ static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
 
 static enum mopt_status backward(struct mo_run *r, const struct mo_node *n)
 {
-    const struct cum_prod *p = n->params;
+    const struct mo_cumulative *p = n->params;
     struct walk w = walk_of(r, n);
     float *dx = mo_run_grad_in(r, n, 0);
     char *x = mo_run_scratch(r, n), *before = x + part_bytes(r, n), *s = before + part_bytes(r, n);
@@ -151,7 +136,7 @@ const struct mo_op mo_op_cum_prod = {
     .type = "CumProd",
     .since_opset = 26,
     .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1,
-    .params_bytes = sizeof(struct cum_prod),
+    .params_bytes = sizeof(struct mo_cumulative),
     .infer = infer, .prepare = prepare, .forward = forward, .backward = backward,
     .scratch_bytes = scratch_bytes,
     .macs = mo_macs_zero,

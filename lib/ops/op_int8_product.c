@@ -87,13 +87,7 @@ static enum mopt_status prepare_conv(struct mo_run *r, const struct mo_node *n)
         .n_spatial = p->window.n_spatial, .batch = x->dim[0], .groups = p->groups,
         .in_channels = mo_window_channels(&p->window, x), .out_channels = mo_in(r->graph, n, IN_W)->shape.dim[0],
     };
-    mo_window_copy3(&p->window, p->window.in, 1, d.in);
-    mo_window_copy3(&p->window, p->window.out, 1, d.out);
-    mo_window_copy3(&p->window, p->window.kernel, 1, d.kernel);
-    mo_window_copy3(&p->window, p->window.stride, 1, d.stride);
-    mo_window_copy3(&p->window, p->window.dilation, 1, d.dilation);
-    mo_window_copy3(&p->window, p->window.pad_begin, 0, d.pad_begin);
-    mo_window_copy3(&p->window, p->window.pad_end, 0, d.pad_end);
+    MO_WINDOW_INTO(d, &p->window);
     return prepare(r, n, &d);
 }
 

@@ -52,13 +52,7 @@ static struct mo_pool_desc describe(const struct mo_run *r, const struct mo_node
         .batch = x->dim[0],
         .channels = mo_window_channels(&p->window, x),
     };
-    mo_window_copy3(&p->window, p->window.in, 1, d.in);
-    mo_window_copy3(&p->window, p->window.out, 1, d.out);
-    mo_window_copy3(&p->window, p->window.kernel, 1, d.kernel);
-    mo_window_copy3(&p->window, p->window.stride, 1, d.stride);
-    mo_window_copy3(&p->window, p->window.dilation, 1, d.dilation);
-    mo_window_copy3(&p->window, p->window.pad_begin, 0, d.pad_begin);
-    mo_window_copy3(&p->window, p->window.pad_end, 0, d.pad_end);
+    MO_WINDOW_INTO(d, &p->window);
     return d;
 }
 

@@ -204,3 +204,18 @@ int mo_permuted_axis(const int *perm, int rank, int axis)
             return k;
     return axis;
 }
+
+enum mopt_status mo_infer_cumulative(struct mopt_ctx *ctx, struct mo_graph *g, struct mo_node *n)
+{
+    struct mo_cumulative *p = n->params;
+    const struct mo_value *x = mo_in(g, n, 0);
+    int64_t axis = mo_known_in(g, n, 1, 0);
+    p->exclusive = mo_node_int(n, "exclusive", 0) != 0;
+    p->reverse = mo_node_int(n, "reverse", 0) != 0;
+    if (x->shape.rank == MO_UNKNOWN || axis == MO_VALUE_UNKNOWN) {      /* not to be run before the axis is known */
+        mo_set_out_unknown(g, n, 0, x->dtype);
+        return MOPT_OK;
+    }
+    MO_TRY(mo_axis(ctx, axis, x->shape.rank, &p->axis));
+    return mo_infer_like_input(ctx, g, n);
+}

@@ -64,4 +64,11 @@ MOPT_MUST_CHECK enum mopt_status mo_replace_ints(struct mopt_ctx *ctx, struct mo
 /* The place of old axis `axis` after a permutation. */
 int mo_permuted_axis(const int *perm, int rank, int axis);
 
+/* CumSum and CumProd: x, axis (input 1) -> like x. */
+struct mo_cumulative {
+    int axis;
+    bool exclusive, reverse;
+};
+MOPT_MUST_CHECK enum mopt_status mo_infer_cumulative(struct mopt_ctx *ctx, struct mo_graph *g, struct mo_node *n);
+
 #endif

@@ -36,5 +36,17 @@ int64_t mo_window_span(const struct mo_window *w, int axis);
 MOPT_MUST_CHECK enum mopt_status mo_window_runs(struct mopt_ctx *ctx, const struct mo_window *w);
 /* into[3] from the window's entries, the rest filled up. */
 void mo_window_copy3(const struct mo_window *w, const int64_t *from, int64_t fill, int64_t into[3]);
+/* The whole window into the fields of those names that struct mo_conv_desc and struct mo_pool_desc share. */
+#define MO_WINDOW_INTO(desc, window)                                                                                   \
+    do {                                                                                                               \
+        const struct mo_window *w_ = (window);                                                                         \
+        mo_window_copy3(w_, w_->in, 1, (desc).in);                                                                     \
+        mo_window_copy3(w_, w_->out, 1, (desc).out);                                                                   \
+        mo_window_copy3(w_, w_->kernel, 1, (desc).kernel);                                                             \
+        mo_window_copy3(w_, w_->stride, 1, (desc).stride);                                                             \
+        mo_window_copy3(w_, w_->dilation, 1, (desc).dilation);                                                         \
+        mo_window_copy3(w_, w_->pad_begin, 0, (desc).pad_begin);                                                       \
+        mo_window_copy3(w_, w_->pad_end, 0, (desc).pad_end);                                                           \
+    } while (0)
 
 #endif

@@ -126,6 +126,11 @@ static bool limit(const struct mo_graph *g, const struct mo_node *clip, uint32_t
     return true;
 }
 
+bool mo_clip_limits(const struct mo_graph *g, const struct mo_node *clip, float *low, float *high)
+{
+    return limit(g, clip, 1, "min", -INFINITY, low) && limit(g, clip, 2, "max", INFINITY, high);
+}
+
 /* The activation that a node is, or false. */
 static bool activation_of(const struct mo_graph *g, const struct mo_node *n, struct mo_fused *f)
 {
@@ -141,7 +146,7 @@ static bool activation_of(const struct mo_graph *g, const struct mo_node *n, str
     if (!mo_node_is(n, "Clip"))
         return false;
     f->act = MO_ACT_CLIP;
-    return limit(g, n, 1, "min", -INFINITY, &f->lo) && limit(g, n, 2, "max", INFINITY, &f->hi);
+    return mo_clip_limits(g, n, &f->lo, &f->hi);
 }
 
 /* Only what a kernel ends with anyhow is drawn in. */

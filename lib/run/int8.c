@@ -139,28 +139,13 @@ static int32_t quantized(const struct bytes *y, float x)
     return (int32_t)MO_MIN(MO_MAX(q, lowest(y->type)), lowest(y->type) + 255);
 }
 
-static bool clip_limit(const struct mo_graph *g, const struct mo_node *n, uint32_t i, const char *attr, float otherwise,
-                       float *x)
-{
-    const struct mo_value *v = mo_in(g, n, i);
-    double scalar;
-    *x = mo_node_float(n, attr, otherwise);
-    if (!v)
-        return true;
-    if (!mo_value_scalar(v, &scalar))
-        return false;
-    *x = (float)scalar;
-    return true;
-}
-
 static bool limits_of(const struct mo_graph *g, const struct mo_node *n, float *low, float *high)
 {
     *low = 0;
     *high = INFINITY;
     if (mo_node_is(n, "Relu"))
         return true;
-    return mo_node_is(n, "Clip") && clip_limit(g, n, 1, "min", -INFINITY, low) &&
-           clip_limit(g, n, 2, "max", INFINITY, high);
+    return mo_node_is(n, "Clip") && mo_clip_limits(g, n, low, high);
 }
 
 static bool find_end(const struct mo_graph *g, mo_value_id v, struct end *e)
