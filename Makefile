@@ -175,6 +175,9 @@ results: $(B)/mopt mopt ## every number of docs/RESULTS.md again (hours)
 bench: $(B)/mopt mopt ## speed beside PyTorch and ONNX Runtime (installs them into build/venv-bench)
 	@tests/bench/bench.sh
 
+bench-peers: $(B)/mopt mopt ## training and inference beside PyTorch and ONNX Runtime, in turn (ARGS='--nets mlp --seconds 0.1')
+	@tests/bench/bench_peers.sh $(ARGS)
+
 # Fuzzing: clang's libFuzzer, one program a target, in a build folder of its own.
 FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 TIME ?= 60
@@ -212,6 +215,6 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 FUZZ_DEPS := $(wildcard $(B)/tests/fuzz/*.d)
-.PHONY: all lib shared deps demo check test lint results bench fuzz fuzz-programs man install clean help
+.PHONY: all lib shared deps demo check test lint results bench bench-peers fuzz fuzz-programs man install clean help
 
 -include $(B)/tests/torture/torture.d $(B)/torture-main.d $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(TEST_OBJ:.o=.d) $(CU_OBJ:.o=.d) $(FUZZ_DEPS)

@@ -27,10 +27,11 @@ expect 0 "$MOPT" distill student.onnx --teacher trained.onnx --data "$DATA" --su
 expect 0 "$MOPT" quantize trained.onnx --data "$DATA" -o int8.onnx
 expect 0 "$MOPT" quantize trained.onnx --weight-only int8 -o w8.onnx
 expect 0 "$MOPT" quantize trained.onnx --qat --data "$DATA" --subset 5% --epochs 1 -o qat.onnx
-expect 0 "$MOPT" bench trained.onnx int8.onnx small.onnx --json
+expect 0 "$MOPT" bench trained.onnx int8.onnx small.onnx --profile --json
 cp out bench.json
 holds "$(number bench.json models.0.latency_ms.mean) > 0 && $(number bench.json models.1.latency_ms.median) > 0"
 holds "$(number bench.json models.2.latency_ms.p99) > 0 && $(number bench.json models.2.ratio) > 0"
+holds "$(number bench.json models.0.profile.3.us) > 0 && $(number bench.json models.1.profile.0.us) > 0"
 expect 0 "$MOPT" bench trained.onnx --train --batch 16 --runs 5 --profile --json
 cp out bench.json
 holds "$(number bench.json models.0.latency_ms.median) > 0 && $(number bench.json models.0.profile.0.us) > 0"
