@@ -59,8 +59,8 @@ static enum mopt_status prepare(struct race *r, struct racer *m)
     MO_TRY(mo_sample_shapes(ctx, &m->model->graph, r->o->batch, r->o->free_dim, shapes, MAX_INPUTS, &n));
     const char *activation;
     mo_value_id logits = r->o->train ? mo_graph_logits(&m->model->graph, &activation) : MO_NONE;
-    struct mo_run_options options = {.train = r->o->train, .outputs = r->o->train ? &logits : NULL, .n_outputs = r->o->train};
-    MO_TRY(mo_run_new(ctx, &m->model->graph, &options, &m->run));
+    struct mo_run_options how = {.train = r->o->train, .outputs = r->o->train ? &logits : NULL, .n_outputs = r->o->train};
+    MO_TRY(mo_run_new(ctx, &m->model->graph, &how, &m->run));
     if (r->o->train && !m->run->n_trained)
         return mo_fail(ctx, MOPT_UNSUPPORTED, "there is nothing to train");
     MO_TRY(mo_run_shape(m->run, shapes, n));
