@@ -263,6 +263,19 @@ bool mo_node_set_text(struct mo_graph *g, mo_node_id n, const char *name, const 
     return true;
 }
 
+bool mo_node_set_floats(struct mo_graph *g, mo_node_id n, const char *name, const float *values, size_t count)
+{
+    float *copy = mo_arena_new(g->arena, MO_MAX(count, (size_t)1), sizeof *copy);
+    if (copy && count)
+        memcpy(copy, values, count * sizeof *copy);
+    struct mo_attr *a = copy ? fresh_attr(g, &g->nodes[n], name, MO_ATTR_FLOATS) : NULL;
+    if (!a)
+        return false;
+    a->floats = copy;
+    a->n = count;
+    return true;
+}
+
 bool mo_node_set_ints(struct mo_graph *g, mo_node_id n, const char *name, const int64_t *values, size_t count)
 {
     int64_t *copy = mo_arena_new(g->arena, MO_MAX(count, (size_t)1), sizeof *copy);

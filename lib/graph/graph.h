@@ -229,6 +229,7 @@ bool mo_node_set_int(struct mo_graph *g, mo_node_id n, const char *name, int64_t
 bool mo_node_set_float(struct mo_graph *g, mo_node_id n, const char *name, float value);
 bool mo_node_set_text(struct mo_graph *g, mo_node_id n, const char *name, const char *value);
 bool mo_node_set_ints(struct mo_graph *g, mo_node_id n, const char *name, const int64_t *values, size_t count);
+bool mo_node_set_floats(struct mo_graph *g, mo_node_id n, const char *name, const float *values, size_t count);
 void mo_node_drop_attr(struct mo_graph *g, mo_node_id n, const char *name);
 /* Takes over heap data from mo_mem_new; the old data is freed when owned. Shape and dtype are set as given. */
 void mo_value_set_data(struct mo_graph *g, mo_value_id v, enum mo_dtype dtype, const struct mo_shape *shape, void *heap_data);

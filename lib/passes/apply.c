@@ -15,6 +15,7 @@
 #include "lib/passes/needs.h"
 #include "lib/passes/recipe.h"
 #include "lib/passes/select.h"
+#include "lib/passes/upgrade.h"
 #include "lib/run/run.h"
 
 enum { EVAL_BATCH = 128 };
@@ -118,6 +119,32 @@ static enum mopt_status verify(struct mo_job *job, const struct mopt_model *was)
         return mo_fail(job->ctx, MOPT_FAILED, "the outputs changed by %g of their scale, more than %g: nothing is written",
                        difference, EXACT_TOLERANCE);
     return MOPT_OK;
+}
+
+/* --opset: before the steps, and as exact as they have to be. */
+static enum mopt_status raise_opset(struct mo_job *job)
+{
+    struct mopt_ctx *ctx = job->ctx;
+    int64_t opset = job->settings->opset, now = mo_model_opset(job->model, "");
+    struct mopt_model *was = NULL;
+    if (!opset || opset == now)
+        return MOPT_OK;
+    if (opset < now)
+        return mo_fail(ctx, MOPT_UNSUPPORTED, "the model is of opset %lld; --opset %lld would lower it, and an opset is only ever "
+                       "raised", (long long)now, (long long)opset);
+    bool verifies = job->settings->verify && !job->settings->dry_run &&
+                    mo_graph_constant_bytes(&job->model->graph) <= MEASURED_BYTES;
+    if (verifies)
+        MO_TRY(mo_model_copy(ctx, job->model, &was));
+    enum mopt_status s = mo_upgrade(ctx, job->model, (int)opset);
+    if (!s)
+        s = mo_graph_check(ctx, &job->model->graph);
+    if (!s && verifies)
+        s = verify(job, was);
+    mopt_model_free(was);
+    mo_report_set_int(job->report, "opset_before", now);
+    mo_report_set_int(job->report, "opset", opset);
+    return s;
 }
 
 static enum mopt_status run_step(struct mo_job *job, const struct mo_step *step)
@@ -345,6 +372,8 @@ static enum mopt_status run_job(struct mo_job *job, const struct mopt_recipe *re
     bool accuracy = (s->evaluate || mo_gates_need_accuracy(s)) && !s->dry_run;
     if (changes)
         MO_TRY(measure_side(job, job->model, accuracy, mo_report_object(root, "before")));
+    if (changes)
+        MO_TRY(raise_opset(job));
     MO_TRY(run_steps(job, recipe, root));
     if (changes && s->dry_run)
         MO_TRY(predict(job, mo_report_object(root, "predicted")));

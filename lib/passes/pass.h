@@ -31,6 +31,7 @@ struct mo_job_settings {
     struct mo_list only, skip, set;     /* GLOBs on names of nodes or values; set: GLOB=word */
     bool strict;                /* a skip is an error */
     bool dry_run;
+    int64_t opset;              /* 0: as it is */
     bool verify;                /* exact passes run both graphs and compare */
     /* gates */
     const char *baseline;       /* an older report */

@@ -12,6 +12,7 @@
 #include "lib/graph/op.h"
 #include "lib/passes/calibrate.h"
 #include "lib/passes/train.h"
+#include "lib/passes/upgrade.h"
 
 enum mo_quant_target { MO_TARGET_X86, MO_TARGET_ARM, MO_TARGET_TRT, MO_TARGET_GENERIC };
 
@@ -48,9 +49,6 @@ MOPT_MUST_CHECK enum mopt_status mo_quant_prepare(struct mopt_ctx *ctx, struct m
                                                   struct mo_prepared *prepared);
 /* Initializers are no longer inputs of the graph, which old files have them be: a runtime may then fold them. */
 void mo_quant_free_initializers(struct mopt_model *model);
-/* Opset at least `opset` for the default domain: every node involved is rewritten, or the run refused by naming the
- * node that could not be (upgrade.c). */
-MOPT_MUST_CHECK enum mopt_status mo_upgrade(struct mopt_ctx *ctx, struct mopt_model *model, int opset);
 
 /* ---- planning ---------------------------------------------------------------------------- */
 

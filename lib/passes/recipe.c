@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "lib/passes/upgrade.h"
+
 #define AT(field) offsetof(struct mo_job_settings, field)
 const struct mopt_option mo_job_options[] = {
     {"", MOPT_OPT_GROUP, AT(data), .group = mo_data_options},
@@ -21,6 +23,9 @@ const struct mopt_option mo_job_options[] = {
      .help = "a layer or sample that has to be skipped is an error"},
     {"dry-run", MOPT_OPT_BOOL, AT(dry_run), .needs = "@plans",
      .help = "say what would be done; change and write nothing"},
+    {"opset", MOPT_OPT_INT, AT(opset), .def = 0, .min = MO_OPSET_OLDEST + 1, .max = MO_OPSET_NEWEST, .word = "N",
+     .needs = "@changes",
+     .help = "first bring the model to this opset of ai.onnx; without it the opset stays, unless a pass needs a newer one"},
     {"verify", MOPT_OPT_BOOL, AT(verify), .def = 1, .needs = "@exact",
      .help = "run the model before and after an exact pass and compare"},
     {"evaluate", MOPT_OPT_BOOL, AT(evaluate), .def = 1, .needs = "@changes @data data,eval-data evaluate,!min-accuracy evaluate,!max-drop evaluate,!max-rmse",

@@ -4,7 +4,6 @@
  *   x / 2 (1 + erf(x / sqrt(2)))                               Gelu (20)
  *   clip(x + 3, 0, 6) / 6                                      HardSigmoid
  *   x HardSigmoid(x) of that slope                             HardSwish (14)
- *   x sigmoid(x)                                               Swish (24)
  *
  * Only where nobody else reads what lies between. */
 #include <math.h>
@@ -262,21 +261,18 @@ static enum mopt_status make_hard_sigmoid(struct mo_rewrite *r, mo_node_id i, mo
     return mo_infer_node(r->ctx, g, &g->nodes[i]);
 }
 
-/* i: Mul of x and what a gate makes of x. */
+/* i: Mul of x and what a gate makes of x. (x sigmoid(x) is a Swish in opset 24, which ONNX Runtime 1.32 cannot run.) */
 static enum mopt_status make_gated(struct mo_rewrite *r, mo_node_id i)
 {
     struct mo_graph *g = r->g;
-    for (uint32_t k = 0; k < 2; k++) {
-        mo_value_id x = g->nodes[i].in[k], gate = g->nodes[i].in[1 - k];
-        const struct mo_node *hard = g->opset >= 14 ? maker_of(g, gate, "HardSigmoid") : NULL;
-        const struct mo_node *soft = g->opset >= 24 ? maker_of(g, gate, "Sigmoid") : NULL;
-        bool is_hard = hard && hard->in[0] == x && has_uses(g, hard, 1) &&
-                       fabsf(mo_node_float(hard, "alpha", 0.2f) - 1.0f / 6) < 1e-6f && mo_node_float(hard, "beta", 0.5f) == 0.5f;
-        bool is_soft = soft && soft->in[0] == x && has_uses(g, soft, 1);
-        if (!is_hard && !is_soft)
+    for (uint32_t k = 0; k < 2 && g->opset >= 14; k++) {
+        mo_value_id x = g->nodes[i].in[k];
+        const struct mo_node *gate = maker_of(g, g->nodes[i].in[1 - k], "HardSigmoid");
+        if (!gate || gate->in[0] != x || !has_uses(g, gate, 1) ||
+            fabsf(mo_node_float(gate, "alpha", 0.2f) - 1.0f / 6) >= 1e-6f || mo_node_float(gate, "beta", 0.5f) != 0.5f)
             continue;
-        die(g, is_hard ? hard : soft);
-        return become_unary(r, i, is_hard ? "HardSwish" : "Swish", x);
+        die(g, gate);
+        return become_unary(r, i, "HardSwish", x);
     }
     return MOPT_OK;
 }

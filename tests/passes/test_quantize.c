@@ -658,16 +658,44 @@ START_TEST(old_opset_is_brought_to_13)
 }
 END_TEST
 
+START_TEST(changes_add_up)
+{
+    struct net t;
+    mo_value_id x = net_new(&t, 7, mo_shape_of(4, (int64_t)1, (int64_t)2, (int64_t)3, (int64_t)3));
+    mo_value_id u = NODE(&t, "Upsample", "up", x);
+    ck_assert(mo_node_set_floats(t.g, last(&t), "scales", (float[]){ 1, 1, 2, 2 }, 4));
+    mo_value_id m = NODE(&t, "ReduceMax", "max", u);
+    ck_assert(mo_node_set_ints(t.g, last(&t), "axes", (int64_t[]){ 2 }, 1));
+    finish(&t, m);
+    ck_assert_msg(!mo_upgrade(t.ctx, t.model, 25), "%s", mopt_error(t.ctx));
+    ck_assert_int_eq(t.g->opset, 25);
+    ck_assert_int_eq((int)t.model->ir_version, 13);
+    const struct mo_node *up = find(&t, "up");
+    ck_assert(mo_node_is(up, "Resize") && up->op && up->n_in == 3 && up->in[1] == MO_NONE);
+    ck_assert_str_eq(mo_node_text(up, "nearest_mode", ""), "floor");
+    ck_assert_uint_eq(find(&t, "max")->n_in, 2);
+    net_free(&t);
+    /* a model that is as new stays as it is */
+    x = net_new(&t, 13, mo_shape_of(1, (int64_t)2));
+    finish(&t, NODE(&t, "Relu", "y", x));
+    ck_assert(!mo_upgrade(t.ctx, t.model, 12));
+    ck_assert_int_eq((int)mo_model_opset(t.model, ""), 13);
+    net_free(&t);
+}
+END_TEST
+
 START_TEST(what_cannot_be_upgraded_is_named)
 {
     struct net t;
     mo_value_id x = net_new(&t, 8, mo_shape_of(4, (int64_t)1, (int64_t)2, (int64_t)3, (int64_t)3));
     struct mo_shape two = mo_shape_of(1, (int64_t)2);
     mo_value_id s = mo_graph_add_const(t.g, "s", MO_F32, &two, NULL);
-    finish(&t, NODE(&t, "BatchNormalization", "odd", x, s, s, s, s));
-    ck_assert(mo_node_set_int(t.g, 0, "spatial", 0));
+    mo_value_id odd = NODE(&t, "BatchNormalization", "odd", x, s, s, s, s);
+    ck_assert(mo_node_set_int(t.g, last(&t), "spatial", 0));
+    finish(&t, NODE(&t, "Mystery", "strange", odd));
     ck_assert_int_eq(mo_upgrade(t.ctx, t.model, 13), MOPT_UNSUPPORTED);
-    ck_assert_msg(strstr(mopt_error(t.ctx), "'odd'") && strstr(mopt_error(t.ctx), "spatial"), "%s", mopt_error(t.ctx));
+    ck_assert_msg(strstr(mopt_error(t.ctx), "'odd'") && strstr(mopt_error(t.ctx), "spatial") &&
+                  strstr(mopt_error(t.ctx), "'strange'") && strstr(mopt_error(t.ctx), "2 nodes"), "%s", mopt_error(t.ctx));
     net_free(&t);
 }
 END_TEST
@@ -820,6 +848,7 @@ Suite *suite_quantize(void)
     tcase_add_test(forms, batchnorm_is_folded);
     tcase_add_test(forms, matmul_and_add_become_gemm);
     tcase_add_test(forms, old_opset_is_brought_to_13);
+    tcase_add_test(forms, changes_add_up);
     tcase_add_test(forms, what_cannot_be_upgraded_is_named);
     tcase_add_test(forms, static_without_data_is_refused);
     tcase_add_test(forms, weight_only_keeps_the_graph);
