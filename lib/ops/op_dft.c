@@ -230,6 +230,12 @@ const struct mo_op mo_op_dft = {
 
 enum { SIGNAL, FRAME_STEP, WINDOW, FRAME_LENGTH };
 
+/* Numbers of a sample: real or complex. PyTorch's exporter leaves the axis of 1 out. */
+static int64_t parts_of(const struct mo_shape *signal)
+{
+    return signal->rank == 2 ? 1 : signal->dim[2];
+}
+
 static enum mopt_status infer_stft(struct mopt_ctx *ctx, struct mo_graph *g, struct mo_node *n)
 {
     struct dft *p = n->params;
@@ -239,12 +245,13 @@ static enum mopt_status infer_stft(struct mopt_ctx *ctx, struct mo_graph *g, str
         mo_set_out(g, n, 0, x->dtype, &y);
         return MOPT_OK;
     }
-    if (x->shape.rank != 3 || (x->shape.dim[2] != MO_UNKNOWN && x->shape.dim[2] != 1 && x->shape.dim[2] != 2))
-        return mo_fail(ctx, MOPT_DATA, "the signal should be batch x length x 1 (real) or 2 (complex)");
+    int64_t parts = x->shape.rank == 2 ? 1 : x->shape.rank == 3 ? x->shape.dim[2] : 0;
+    if (parts != MO_UNKNOWN && parts != 1 && parts != 2)
+        return mo_fail(ctx, MOPT_DATA, "the signal should be batch x length (real) or batch x length x 1 (real) or 2 (complex)");
     int64_t length = x->shape.dim[1], of_window = window ? mo_value_elems(window) : length;
     p->n = scalar_in(g, n, FRAME_LENGTH, of_window == MO_UNKNOWN ? MO_VALUE_UNKNOWN : of_window);
     p->step = mo_known_in(g, n, FRAME_STEP, 0);
-    p->one_sided = mo_node_int(n, "onesided", 1) != 0 && x->shape.dim[2] != 2;
+    p->one_sided = mo_node_int(n, "onesided", 1) != 0 && parts != 2;
     y.dim[0] = x->shape.dim[0];
     bool is_known = p->n != MO_VALUE_UNKNOWN && p->step != MO_VALUE_UNKNOWN && length != MO_UNKNOWN;
     if (is_known && (p->n < 1 || p->n > length || p->step < 1))
@@ -272,7 +279,7 @@ static enum mopt_status forward_stft(struct mo_run *r, const struct mo_node *n)
     const struct dft *p = n->params;
     const struct plan *s = *mo_run_handle(r, n);
     const struct mo_value *x = mo_in(r->graph, n, SIGNAL), *y = mo_out(r->graph, n, 0), *window = mo_in(r->graph, n, WINDOW);
-    const int64_t parts = x->shape.dim[2], length = x->shape.dim[1], n_out = y->shape.dim[2];
+    const int64_t parts = parts_of(&x->shape), length = x->shape.dim[1], n_out = y->shape.dim[2];
     const void *in = on_host(r, s, 0, mo_run_in(r, n, SIGNAL), mo_value_bytes(x), true);
     const void *w = window ? on_host(r, s, 2, mo_run_in(r, n, WINDOW), mo_value_bytes(window), true) : NULL;
     void *out = on_host(r, s, 1, mo_run_out(r, n, 0), mo_value_bytes(y), false);
@@ -304,7 +311,7 @@ static enum mopt_status backward_stft(struct mo_run *r, const struct mo_node *n)
     const struct dft *p = n->params;
     const struct plan *s = *mo_run_handle(r, n);
     const struct mo_shape *x = &mo_in(r->graph, n, SIGNAL)->shape;
-    const int64_t parts = x->dim[2], length = x->dim[1], n_out = mo_out(r->graph, n, 0)->shape.dim[2];
+    const int64_t parts = parts_of(x), length = x->dim[1], n_out = mo_out(r->graph, n, 0)->shape.dim[2];
     float *dx = mo_run_grad_in(r, n, SIGNAL), *dw = mo_run_grad_in(r, n, WINDOW);
     const float *dy = mo_run_grad_out(r, n, 0), *in = mo_run_in(r, n, SIGNAL), *w = mo_run_in(r, n, WINDOW);
     if (!r->be->is_host)
