@@ -2,7 +2,8 @@
 # configurations never mix and need no clean.
 #
 #   SAN=address,undefined   sanitizers        CUDA=auto|0|1   the CUDA plug-in
-#   DEBUG=1                 -O0               T=pattern       tests whose suite matches
+#   DEBUG=1                 -O0               MPI=auto|0|1    the MPI plug-in
+#   T=pattern               tests whose suite matches
 #   V=1                     the commands in full
 
 CC      ?= cc
@@ -25,8 +26,21 @@ ifeq ($(WITH_CUDA)$(HAVE_NVCC),1)
   $(error CUDA=1, but nvcc was not found; set NVCC=/path/to/nvcc)
 endif
 
+# The MPI plug-in (docs/DISTRIBUTED.md): with the compiler wrapper of the MPI that is installed.
+MPI     ?= auto
+MPICC   ?= mpicc
+HAVE_MPICC := $(shell command -v $(MPICC) 2>/dev/null)
+ifeq ($(MPI),auto)
+  WITH_MPI := $(if $(HAVE_MPICC),1,0)
+else
+  WITH_MPI := $(MPI)
+endif
+ifeq ($(WITH_MPI)$(HAVE_MPICC),1)
+  $(error MPI=1, but mpicc was not found; install libopenmpi-dev and openmpi-bin, or set MPICC=/path/to/mpicc)
+endif
+
 comma := ,
-CONFIG := cuda$(WITH_CUDA)$(if $(SAN),-$(subst $(comma),-,$(SAN)))$(if $(filter 1,$(DEBUG)),-debug)
+CONFIG := cuda$(WITH_CUDA)$(if $(filter 0,$(WITH_MPI)),-nompi)$(if $(SAN),-$(subst $(comma),-,$(SAN)))$(if $(filter 1,$(DEBUG)),-debug)
 B := build/$(CONFIG)
 G := build/gen
 
@@ -36,7 +50,7 @@ ifdef CI
   WARN += -Werror
 endif
 OPT := $(if $(filter 1,$(DEBUG)),-O0,-O2)
-CPPFLAGS += -I. -Ilib -I$(G) -D_GNU_SOURCE -DMOPT_WITH_CUDA=$(WITH_CUDA)
+CPPFLAGS += -I. -Ilib -I$(G) -D_GNU_SOURCE -DMOPT_WITH_CUDA=$(WITH_CUDA) -DMOPT_WITH_MPI=$(WITH_MPI)
 CFLAGS += -std=c11 $(OPT) -g -fPIC -fvisibility=hidden -ffp-contract=off -fno-math-errno -fno-trapping-math $(WARN)
 ifneq ($(SAN),)
   CFLAGS  += -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer
@@ -65,7 +79,9 @@ NVCCFLAGS += -std=c++20 --extended-lambda -O2 $(foreach a,$(CUDA_ARCHS),-gencode
 CUDA_LIB = $(patsubst %/bin/,%/lib64,$(dir $(realpath $(HAVE_NVCC))))
 CU_SRC := $(wildcard kernels/cuda/*.cu)
 CU_OBJ := $(CU_SRC:%.cu=$(B)/%.cu.o)
-PLUGIN := $(if $(filter 1,$(WITH_CUDA)),$(B)/libmopt-cuda.so)
+MPI_OBJ := $(B)/kernels/comm/mpi/mpi.o
+MPI_PLUGIN := $(if $(filter 1,$(WITH_MPI)),$(B)/libmopt-mpi.so)
+PLUGIN := $(if $(filter 1,$(WITH_CUDA)),$(B)/libmopt-cuda.so) $(MPI_PLUGIN)
 
 # What is made is said in a word; V=1 shows the commands.
 say = $(if $(filter 1,$(V)),,@echo '  $1 $(@:$(B)/%=%)';)
@@ -75,7 +91,7 @@ say = $(if $(filter 1,$(V)),,@echo '  $1 $(@:$(B)/%=%)';)
 
 all: $(B)/mopt mopt $(PLUGIN) ## build the program and the library (default)
 
-mopt: $(B)/mopt
+mopt: $(B)/mopt $(MPI_PLUGIN)
 	@ln -sf $(B)/mopt mopt
 
 $(G)/onnx.pb-c.c $(G)/onnx.pb-c.h &: formats/onnx.proto
@@ -116,6 +132,14 @@ $(B)/%.cu.o: %.cu
 
 $(B)/libmopt-cuda.so: $(CU_OBJ)
 	$(call say,LINK)$(NVCC) -shared -o $@ $^ -lcublas -Xlinker -z,defs,-rpath,$(CUDA_LIB)
+
+# Sums of gradients are made here while a rank waits: -O3 for vectors.
+$(MPI_OBJ): kernels/comm/mpi/mpi.c
+	@mkdir -p $(@D)
+	$(call say,CC)$(MPICC) -I. -D_GNU_SOURCE $(filter-out -fsanitize=%,$(CFLAGS)) -O3 -MMD -MP -c -o $@ $<
+
+$(B)/libmopt-mpi.so: $(MPI_OBJ)
+	$(call say,LINK)$(MPICC) $(filter-out -fsanitize=%,$(LDFLAGS)) -shared -o $@ $^
 
 $(B)/mopt: $(CMD_OBJ) $(B)/libmopt.a
 	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $(CMD_OBJ) $(B)/libmopt.a $(LIBS)
@@ -202,7 +226,7 @@ install: all shared man ## install below PREFIX (/usr/local)
 	install -m 644 $(B)/libmopt.a $(DESTDIR)$(PREFIX)/lib/
 	install -m 755 $(B)/libmopt.so $(DESTDIR)$(PREFIX)/lib/libmopt.so.0
 	ln -sf libmopt.so.0 $(DESTDIR)$(PREFIX)/lib/libmopt.so
-	$(if $(PLUGIN),install -m 755 $(PLUGIN) $(DESTDIR)$(PREFIX)/lib/)
+	$(if $(strip $(PLUGIN)),install -m 755 $(PLUGIN) $(DESTDIR)$(PREFIX)/lib/)
 	install -m 644 lib/mopt.h $(DESTDIR)$(PREFIX)/include/
 	install -m 644 $(B)/mopt.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@LIBS@|$(LIBS)|' tools/mopt.pc.in \
@@ -217,4 +241,4 @@ help: ## this list
 FUZZ_DEPS := $(wildcard $(B)/tests/fuzz/*.d)
 .PHONY: all lib shared deps demo check test lint results bench bench-peers fuzz fuzz-programs man install clean help
 
--include $(B)/tests/torture/torture.d $(B)/torture-main.d $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(TEST_OBJ:.o=.d) $(CU_OBJ:.o=.d) $(FUZZ_DEPS)
+-include $(B)/tests/torture/torture.d $(B)/torture-main.d $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(TEST_OBJ:.o=.d) $(CU_OBJ:.o=.d) $(MPI_OBJ:.o=.d) $(FUZZ_DEPS)

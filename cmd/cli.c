@@ -32,7 +32,7 @@ static bool can_write_beside(const char *path)
 enum mopt_status cli_check_report(struct cli *cli)
 {
     const char *path = cli->report_path;
-    if (!path || (can_write_beside(path) && (access(path, F_OK) || !access(path, W_OK))))
+    if (!path || mopt_launched_rank() || (can_write_beside(path) && (access(path, F_OK) || !access(path, W_OK))))
         return MOPT_OK;
     cli->report_path = NULL;
     return cli_usage(cli, "the report '%s' cannot be written: its folder is not there or is closed to you", path);
@@ -40,7 +40,7 @@ enum mopt_status cli_check_report(struct cli *cli)
 
 static enum mopt_status check_output(struct cli *cli, const char *const *paths, size_t n_paths)
 {
-    if (!cli->out || !strcmp(cli->out, "-"))
+    if (!cli->out || !strcmp(cli->out, "-") || mopt_launched_rank())
         return MOPT_OK;
     for (size_t i = 0; i < n_paths; i++)
         if (is_same_file(paths[i], cli->out))
@@ -136,6 +136,7 @@ static void say_error(struct cli *cli)
 {
     progress_end(&cli->progress);
     fprintf(stderr, "mopt %s: %s\n", cli->command->name, mopt_error(cli->ctx));
+    snprintf(cli->words, sizeof cli->words, "%s", mopt_error(cli->ctx));
     cli->has_said = true;
     mopt_clear(cli->ctx);
 }

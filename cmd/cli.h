@@ -30,6 +30,7 @@ struct cli {
     uint64_t max_memory_bytes;
     bool has_said; /* the failure's words are out already */
     bool has_report; /* and its report */
+    int said_to; /* of a rank that keeps silent: where stderr was; -1 */
     char words[512]; /* of a usage error */
     bool force, json, quiet, verbose, external_data, print_recipe, dry_run, help;
     enum progress_mode progress_mode;
@@ -43,6 +44,8 @@ enum command_flags {
     CMD_MAY_WRITE = 2,      /* takes -o */
     CMD_OWN_OPTIONS = 4,    /* options in `own`, not of a pass */
     CMD_NO_MODEL = 8,       /* the first path is no model: run() reads what it needs */
+    CMD_RANKS = 16,         /* ranks share the work; else rank 0 does it alone */
+    CMD_ONE_PROCESS = 32,   /* measures: refused beside other ranks */
 };
 
 /* A verb: a row of the table in main.c. */

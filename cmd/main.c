@@ -2,20 +2,22 @@
  *
  * A client of mopt.h and of nothing else. To add a verb: a file cmd_NAME.c when it
  * needs code of its own, and a row here. */
+#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cmd/cli.h"
 #include "cmd/parse.h"
 
 static const struct command train = {
-    .name = "train", .pass = "train", .flags = CMD_WRITES_MODEL, .min_paths = 1, .max_paths = 1,
+    .name = "train", .pass = "train", .flags = CMD_WRITES_MODEL | CMD_RANKS, .min_paths = 1, .max_paths = 1,
     .usage = "mopt train IN.onnx --data SPEC -o OUT.onnx", .help = "fine-tune or train from scratch on labelled data",
     .examples = "mopt train lenet5.onnx --data idx:DIR --epochs 8 -o trained.onnx --report train.json\n"
                 "mopt train --resume run.ckpt -o trained.onnx\n",
 };
 static const struct command prune = {
-    .name = "prune", .pass = "prune", .flags = CMD_WRITES_MODEL, .min_paths = 1, .max_paths = 1,
+    .name = "prune", .pass = "prune", .flags = CMD_WRITES_MODEL | CMD_RANKS, .min_paths = 1, .max_paths = 1,
     .usage = "mopt prune IN.onnx --amount X [--structured] [--data SPEC] -o OUT.onnx",
     .help = "zero weights, or physically remove channels and neurons",
     .examples = "mopt prune in.onnx --amount 0.5 -o out.onnx\n"
@@ -23,13 +25,13 @@ static const struct command prune = {
                 "mopt prune in.onnx --structured --target macs=0.5x --data idx:DIR --epochs 4 -o small.onnx\n",
 };
 static const struct command distill = {
-    .name = "distill", .pass = "distill", .flags = CMD_WRITES_MODEL, .min_paths = 1, .max_paths = 1,
+    .name = "distill", .pass = "distill", .flags = CMD_WRITES_MODEL | CMD_RANKS, .min_paths = 1, .max_paths = 1,
     .usage = "mopt distill STUDENT.onnx --teacher TEACHER.onnx --data SPEC -o OUT.onnx",
     .help = "train a student to answer like a teacher",
     .examples = "mopt distill student.onnx --teacher trained.onnx --data idx:DIR --epochs 15 -o distilled.onnx\n",
 };
 static const struct command quantize = {
-    .name = "quantize", .pass = "quantize", .flags = CMD_WRITES_MODEL, .min_paths = 1, .max_paths = 1,
+    .name = "quantize", .pass = "quantize", .flags = CMD_WRITES_MODEL | CMD_RANKS, .min_paths = 1, .max_paths = 1,
     .usage = "mopt quantize IN.onnx [--data SPEC | --dynamic | --weight-only int8 | --fp16] -o OUT.onnx",
     .help = "int8 (static, dynamic, weight-only, with training) or fp16",
     .examples = "mopt quantize in.onnx --data idx:DIR -o int8.onnx\n"
@@ -37,12 +39,12 @@ static const struct command quantize = {
                 "mopt quantize in.onnx --qat --data idx:DIR --epochs 2 -o qat.onnx\n",
 };
 static const struct command bench = {
-    .name = "bench", .pass = "bench", .min_paths = 1, .max_paths = 64, .print = print_bench,
+    .name = "bench", .pass = "bench", .flags = CMD_ONE_PROCESS, .min_paths = 1, .max_paths = 64, .print = print_bench,
     .usage = "mopt bench MODEL.onnx [MODEL.onnx ...]", .help = "latency, throughput and memory, models interleaved",
     .examples = "mopt bench trained.onnx int8.onnx small.onnx --json\n",
 };
 static const struct command eval = {
-    .name = "eval", .pass = "eval", .min_paths = 1, .max_paths = 1, .print = print_eval,
+    .name = "eval", .pass = "eval", .flags = CMD_RANKS, .min_paths = 1, .max_paths = 1, .print = print_eval,
     .usage = "mopt eval MODEL.onnx --data SPEC", .help = "accuracy and loss on data, with their interval",
     .examples = "mopt eval trained.onnx --data idx:DIR --json\nmopt eval new.onnx --data idx:DIR --min-accuracy 0.9\n",
 };
@@ -69,7 +71,7 @@ static const struct command create = {
                 "mopt create mlp --layers 784,300,100,10 --input 1x28x28 -o student.onnx\n",
 };
 static const struct command run = {
-    .name = "run", .flags = CMD_WRITES_MODEL | CMD_NO_MODEL, .min_paths = 2, .max_paths = 64, .run = cmd_run,
+    .name = "run", .flags = CMD_WRITES_MODEL | CMD_NO_MODEL | CMD_RANKS, .min_paths = 2, .max_paths = 64, .run = cmd_run,
     .usage = "mopt run RECIPE.json IN.onnx -o OUT.onnx", .help = "a recipe: several steps in one process",
     .examples = "mopt run recipe.json trained.onnx -o out.onnx\n",
 };
@@ -97,8 +99,40 @@ static void on_signal(int number)
     signal(number, SIG_DFL);
 }
 
+/* Ranks but the first say nothing: what all of them would say is said once. */
+static void keep_silent(struct cli *cli)
+{
+    int nowhere = mopt_launched_rank() ? open("/dev/null", O_WRONLY | O_CLOEXEC) : -1;
+    cli->said_to = -1;
+    if (nowhere < 0)
+        return;
+    fflush(stdout);
+    cli->said_to = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
+    dup2(nowhere, STDOUT_FILENO);
+    dup2(nowhere, STDERR_FILENO);
+    close(nowhere);
+}
+
+/* A failure of this rank alone. One that all ranks have is said by rank 0, which then ends this process while it waits
+ * here; so does an interrupted rank 0, its checkpoint written. */
+static void say_as_rank(struct cli *cli, enum mopt_status s)
+{
+    char words[1024];
+    if (cli->said_to < 0 || s == MOPT_OK || s == MOPT_GATE)
+        return;
+    snprintf(words, sizeof words, "%s", cli->words[0] ? cli->words : cli->ctx ? mopt_error(cli->ctx) : "");
+    sleep(s == MOPT_INTERRUPTED ? 5 : 1);
+    if (s != MOPT_INTERRUPTED)
+        dprintf(cli->said_to, "mopt: rank %d: %s\n", mopt_launched_rank(), words);
+}
+
 static enum mopt_status run_command(struct cli *cli)
 {
+    MO_CLI_TRY(mopt_join(cli->ctx));
+    if (mopt_n_ranks(cli->ctx) > 1 && cli->command->flags & CMD_ONE_PROCESS)
+        return cli_usage(cli, "it measures, and other ranks would disturb it: start it without mpirun");
+    if (mopt_rank(cli->ctx) && !(cli->command->flags & CMD_RANKS))
+        return MOPT_OK;
     progress_init(&cli->progress, cli->progress_mode, cli->quiet, cli->verbose);
     mopt_on_event(cli->ctx, progress_event, &cli->progress);
     if (cli->command->run)
@@ -120,6 +154,7 @@ static enum mopt_status close_stdout(struct cli *cli, enum mopt_status s)
 int main(int argc, char **argv)
 {
     struct cli cli = {0};
+    keep_silent(&cli);
     enum mopt_status s = parse_command_line(&cli, argc, argv);
     if (!s && cli.help)
         cli.command ? cli_help(cli.command, stdout) : cli_overview(stdout);
@@ -141,6 +176,9 @@ int main(int argc, char **argv)
             fprintf(stderr, "mopt: the report could not be written: %s\n", cli.ctx ? mopt_error(cli.ctx) : "");
     }
     s = close_stdout(&cli, s);
+    say_as_rank(&cli, s);
+    if (cli.ctx)
+        s = mopt_leave(cli.ctx, s);
     release_command_line(&cli);
     return (int)s;
 }

@@ -198,6 +198,8 @@ static enum mopt_status write_to(struct mopt_ctx *ctx, const struct mopt_model *
 enum mopt_status mopt_model_write(struct mopt_ctx *ctx, const struct mopt_model *model, const char *path,
                                   unsigned flags)
 {
+    if (ctx->rank) /* rank 0 writes */
+        return MOPT_OK;
     size_t n = strlen(path) + sizeof ".data";
     char *data_path = mo_mem_new(n, 1);
     if (!data_path)

@@ -88,6 +88,8 @@ struct mopt_ctx *mopt_open(const char *device, int n_threads)
         return NULL;
     snprintf(ctx->device_name, sizeof ctx->device_name, "%s", device ? device : "auto");
     ctx->n_threads = n_threads > 0 ? n_threads : threads_granted();
+    ctx->has_own_threads = n_threads > 0;
+    ctx->n_ranks = 1;
     ctx->max_memory_bytes = memory_granted();
     ctx->io = &file_io;
     return ctx;
@@ -114,8 +116,10 @@ enum mopt_status mopt_configure(struct mopt_ctx *ctx, const char *device, int n_
         return mo_fail(ctx, MOPT_USAGE, "there is no device '%s': cpu, cuda, cuda:N or auto", device);
     if (device)
         snprintf(ctx->device_name, sizeof ctx->device_name, "%s", device);
-    if (n_threads > 0)
+    if (n_threads > 0) {
         ctx->n_threads = n_threads;
+        ctx->has_own_threads = true;
+    }
     if (max_memory_bytes)
         ctx->max_memory_bytes = max_memory_bytes;
     return MOPT_OK;

@@ -70,6 +70,8 @@ static enum mopt_status encode_npy(struct mopt_ctx *ctx, const char *path, const
 enum mopt_status mo_tensor_file_write(struct mopt_ctx *ctx, const char *path, const struct mo_host_tensor *tensor,
                                       bool overwrite)
 {
+    if (ctx->rank) /* rank 0 writes */
+        return MOPT_OK;
     uint8_t *bytes = NULL;
     size_t n_bytes = 0;
     enum mopt_status s;

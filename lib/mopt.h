@@ -74,6 +74,18 @@ void mopt_close(struct mopt_ctx *ctx);
 MOPT_MUST_CHECK enum mopt_status mopt_configure(struct mopt_ctx *ctx, const char *device, int n_threads,
                                                 uint64_t max_memory_bytes);
 
+/* Joins the ranks that a launcher (mpirun, srun) started with this process; nothing without one. After mopt_configure and
+ * before the first work. Passes that train or read data then share them; rank 0 alone writes files. The default number
+ * of threads is divided among the ranks of a machine. */
+MOPT_MUST_CHECK enum mopt_status mopt_join(struct mopt_ctx *ctx);
+int mopt_rank(const struct mopt_ctx *ctx);
+int mopt_n_ranks(const struct mopt_ctx *ctx);
+/* Waits for the other ranks and leaves them; with a failure it ends the processes of all of them, and does not return.
+ * Gives the status that the process should end with. */
+enum mopt_status mopt_leave(struct mopt_ctx *ctx, enum mopt_status status);
+/* The rank of this process by its environment, before anything is joined; 0 without a launcher. */
+int mopt_launched_rank(void);
+
 /* Where a run that is stopped (mopt_stop) leaves its checkpoint when its recipe names none. The text must live as
  * long as the context; NULL: nowhere. */
 void mopt_rescue(struct mopt_ctx *ctx, const char *path_or_null);

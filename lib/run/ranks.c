@@ -1,0 +1,201 @@
+/* ranks.c - joining and leaving the group of ranks, and what is done together. */
+#include "lib/run/ranks.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "kernels/comm/comm.h"
+
+/* ---- joining ---------------------------------------------------------------------------- */
+
+static bool wants_stop(void *user)
+{
+    const struct mopt_ctx *ctx = user;
+    return atomic_load_explicit(&ctx->is_stopped, memory_order_relaxed);
+}
+
+/* Where a rank runs: ranks of one host whose processors overlap share them. */
+struct place { uint64_t host; cpu_set_t processors; };
+
+static enum mopt_status share_threads(struct mopt_ctx *ctx)
+{
+    struct place mine = {0}, *all = mo_mem_new((size_t)ctx->n_ranks, sizeof *all);
+    char name[256] = "";
+    int n_beside = 0;
+    if (!all)
+        return mo_no_memory(ctx, (size_t)ctx->n_ranks * sizeof *all, "the places of ranks");
+    if (gethostname(name, sizeof name - 1))
+        name[0] = 0;
+    mine.host = mo_hash64(name, strlen(name), 0);
+    if (sched_getaffinity(0, sizeof mine.processors, &mine.processors))
+        CPU_ZERO(&mine.processors);
+    enum mopt_status status = mo_ranks_gather(ctx, &mine, sizeof mine, all);
+    for (int r = 0; !status && r < ctx->n_ranks; r++) {
+        cpu_set_t both;
+        CPU_AND(&both, &mine.processors, &all[r].processors);
+        n_beside += all[r].host == mine.host && (r == ctx->rank || CPU_COUNT(&both) > 0);
+        ctx->local_rank += all[r].host == mine.host && r < ctx->rank;
+    }
+    if (!status && !ctx->has_own_threads)
+        ctx->n_threads = MO_MAX(ctx->n_threads / MO_MAX(n_beside, 1), 1);
+    mo_mem_free(all);
+    return status;
+}
+
+int mopt_launched_rank(void)
+{
+    return mo_comm_launch().rank;
+}
+
+enum mopt_status mopt_join(struct mopt_ctx *ctx)
+{
+    struct mo_launch launch = mo_comm_launch();
+    char why[512] = "";
+    if (ctx->comm || !launch.is_launched)
+        return MOPT_OK;
+    const struct mo_comm *comm = mo_comm_find(why, sizeof why);
+    struct mo_group *group = comm ? comm->open(why, sizeof why) : NULL;
+    if (!group)
+        return mo_fail(ctx, MOPT_FAILED, "%s started %d ranks, and they cannot talk: %s", launch.by, launch.size, why);
+    ctx->comm = comm;
+    ctx->group = group;
+    ctx->rank = comm->rank(group);
+    ctx->n_ranks = comm->size(group);
+    comm->on_stop(group, wants_stop, ctx);
+    return ctx->n_ranks > 1 ? share_threads(ctx) : MOPT_OK;
+}
+
+int mopt_rank(const struct mopt_ctx *ctx)
+{
+    return ctx->rank;
+}
+
+int mopt_n_ranks(const struct mopt_ctx *ctx)
+{
+    return ctx->n_ranks;
+}
+
+enum mopt_status mopt_leave(struct mopt_ctx *ctx, enum mopt_status status)
+{
+    bool is_well = status == MOPT_OK || status == MOPT_GATE || ctx->n_ranks < 2;
+    if (!ctx->comm)
+        return status;
+    if (!is_well)
+        ctx->comm->end_all(ctx->group, (int)status);
+    if (ctx->comm->barrier(ctx->group))
+        status = status ? status : mo_fail(ctx, MOPT_FAILED, "a rank is gone: %s", ctx->comm->why(ctx->group));
+    ctx->comm->close(ctx->group);
+    ctx->comm = NULL;
+    ctx->group = NULL;
+    return ctx->rank && status == MOPT_GATE ? MOPT_OK : status;     /* a gate is rank 0's to judge */
+}
+
+/* ---- together ------------------------------------------------------------------------------ */
+
+static enum mopt_status gone(struct mopt_ctx *ctx)
+{
+    const char *why = ctx->comm->why(ctx->group);
+    if (atomic_load(&ctx->is_stopped))
+        return mo_fail(ctx, MOPT_INTERRUPTED, "interrupted while other ranks were waited for");
+    return mo_fail(ctx, MOPT_FAILED, "a rank is gone: %s", why);
+}
+
+static enum mopt_status sum(struct mopt_ctx *ctx, void *x, size_t n, enum mo_comm_type type)
+{
+    if (ctx->n_ranks < 2 || !n)
+        return MOPT_OK;
+    uint64_t ticket = ctx->comm->start(ctx->group, x, n, type);
+    return ticket && !ctx->comm->wait(ctx->group, ticket) ? MOPT_OK : gone(ctx);
+}
+
+enum mopt_status mo_ranks_sum(struct mopt_ctx *ctx, double *x, size_t n)
+{
+    return sum(ctx, x, n, MO_COMM_F64);
+}
+
+enum mopt_status mo_ranks_count(struct mopt_ctx *ctx, uint64_t *x, size_t n)
+{
+    return sum(ctx, x, n, MO_COMM_U64);
+}
+
+enum mopt_status mo_ranks_gather(struct mopt_ctx *ctx, const void *mine, size_t n_bytes, void *all)
+{
+    if (ctx->n_ranks < 2) {
+        memcpy(all, mine, n_bytes);
+        return MOPT_OK;
+    }
+    return ctx->comm->all_gather(ctx->group, mine, n_bytes, all) ? gone(ctx) : MOPT_OK;
+}
+
+enum mopt_status mo_ranks_agree(struct mopt_ctx *ctx, const void *bytes, size_t n_bytes, const char *what)
+{
+    if (ctx->n_ranks < 2)
+        return MOPT_OK;
+    uint64_t mine = mo_xxh64(bytes, n_bytes), *all = mo_mem_new((size_t)ctx->n_ranks, sizeof *all);
+    if (!all)
+        return mo_no_memory(ctx, (size_t)ctx->n_ranks * sizeof *all, "comparing ranks");
+    enum mopt_status status = mo_ranks_gather(ctx, &mine, sizeof mine, all);
+    for (int r = 1; !status && r < ctx->n_ranks; r++)
+        if (all[r] != all[0])
+            status = mo_fail(ctx, MOPT_FAILED, "ranks 0 and %d differ in the %s: their machines do not compute the same "
+                             "bits (another processor, another library?), or memory is faulty", r, what);
+    mo_mem_free(all);
+    return status;
+}
+
+/* ---- gradients --------------------------------------------------------------------------------- */
+
+enum mopt_status mo_ranks_start(struct mopt_ctx *ctx, float *x, size_t n, bool bf16, uint64_t *ticket)
+{
+    struct mo_ranks_use *use = &ctx->ranks_use;
+    double begin = mo_now_s();
+    *ticket = 0;
+    if (ctx->n_ranks < 2 || !n)
+        return MOPT_OK;
+    *ticket = ctx->comm->start(ctx->group, x, n, bf16 ? MO_COMM_F32_AS_BF16 : MO_COMM_F32);
+    if (!*ticket)
+        return gone(ctx);
+    if (!ctx->sums_under_way++)
+        ctx->sums_began_s = begin;
+    ctx->last_sum = *ticket;
+    use->n_sums++;
+    use->n_bytes += n * sizeof *x;
+    use->busy_s += mo_now_s() - begin;
+    return MOPT_OK;
+}
+
+/* All that were started are done. */
+static void note_done(struct mopt_ctx *ctx, double now)
+{
+    if (ctx->sums_under_way)
+        ctx->ranks_use.seconds += now - ctx->sums_began_s;
+    ctx->sums_under_way = 0;
+}
+
+void mo_ranks_poll(struct mopt_ctx *ctx)
+{
+    if (!ctx->sums_under_way)
+        return;
+    double begin = mo_now_s();
+    uint64_t done = ctx->comm->poll(ctx->group);
+    double end = mo_now_s();
+    ctx->ranks_use.busy_s += end - begin;
+    if (done >= ctx->last_sum)
+        note_done(ctx, end);
+}
+
+enum mopt_status mo_ranks_wait(struct mopt_ctx *ctx, uint64_t ticket)
+{
+    if (!ticket || !ctx->sums_under_way)
+        return MOPT_OK;
+    double begin = mo_now_s();
+    int bad = ctx->comm->wait(ctx->group, ticket);
+    double end = mo_now_s();
+    ctx->ranks_use.exposed_s += end - begin;
+    if (ticket >= ctx->last_sum)
+        note_done(ctx, end);
+    return bad ? gone(ctx) : MOPT_OK;
+}
