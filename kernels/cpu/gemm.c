@@ -1,9 +1,10 @@
-/* gemm.c - matrix products by OpenBLAS, which runs in one thread; the cutting is
- * ours. Slices depend on the sizes alone. */
+/* gemm.c - matrix products by register tiles of our own (sgemm.h), or by OpenBLAS, which runs in one thread, where B is
+ * transposed and A has so few rows that turning B would cost more than the product. Slices depend on the sizes alone. */
 #include <cblas.h>
 
 #include "kernels/cpu/act.h"
 #include "kernels/cpu/fast.h"
+#include "kernels/cpu/sgemm.h"
 #include "kernels/cpu/team.h"
 
 /* Multiply-adds that are worth a slice of their own, and how many slices there may be. */
@@ -12,8 +13,14 @@
 /* Narrower slices make the library pack the other operand more often than it pays. */
 #define MIN_ROWS 16
 #define MIN_COLUMNS 32
+/* Rows of A from which packing B pays: copied, and turned. */
+#define PACK_ROWS 40
+#define TURN_ROWS 12
+/* Floats of B that are packed on the stack, for one of many products. */
+#define SMALL_PACK 8192
 
 struct product {
+    const struct mo_sgemm_loops *loops;
     bool ta, tb;
     int64_t m, n, k, lda, ldb, ldc;
     float alpha, beta;
@@ -49,20 +56,66 @@ static void multiply(const struct product *p, int64_t i0, int64_t m, int64_t j0,
         apply_epilogue(p->e, p->e->bias ? p->e->bias + j0 : NULL, m, n, c, p->ldc);
 }
 
-static void slice(void *arg, int i)
+/* What the tiles cannot do on the way to memory is done behind them. */
+static bool is_inline(enum mo_act act)
 {
-    const struct product *p = arg;
-    int64_t extent = p->by_columns ? p->n : p->m, unit = p->by_columns ? 16 : 8;
+    return act == MO_ACT_NONE || act == MO_ACT_RELU || act == MO_ACT_CLIP;
+}
+
+static struct mo_sgemm_block block_of(const struct product *p, int64_t i0, int64_t m, int64_t j0, int64_t n)
+{
+    struct mo_sgemm_block b = { .m = m, .n = n, .k = p->k, .a = p->a + i0 * (p->ta ? 1 : p->lda),
+                                .a_row = p->ta ? 1 : p->lda, .a_col = p->ta ? p->lda : 1, .b = p->b + j0, .b_row = p->ldb,
+                                .b_panel = p->loops->panel, .c = p->c + i0 * p->ldc + j0, .ldc = p->ldc,
+                                .alpha = p->alpha, .beta = p->beta };
+    if (p->e) {
+        b.bias = p->e->bias ? p->e->bias + j0 : NULL;
+        b.act = is_inline(p->e->act) ? p->e->act : MO_ACT_NONE;
+        b.lo = p->e->act_lo;
+        b.hi = p->e->act_hi;
+    }
+    return b;
+}
+
+static void finish_act(const struct product *p, const struct mo_sgemm_block *b)
+{
+    if (p->e && !is_inline(p->e->act))
+        apply_epilogue(p->e, NULL, b->m, b->n, b->c, b->ldc);
+}
+
+/* B as it lies. */
+static void multiply_direct(const struct product *p, int64_t i0, int64_t m, int64_t j0, int64_t n)
+{
+    struct mo_sgemm_block b = block_of(p, i0, m, j0, n);
+    p->loops->block(&b);
+    finish_act(p, &b);
+}
+
+/* Slice i: its rows or columns, which may be none. */
+static bool slice_of(const struct product *p, int i, int64_t *i0, int64_t *m, int64_t *j0, int64_t *n)
+{
+    int64_t extent = p->by_columns ? p->n : p->m, unit = p->by_columns ? p->loops ? p->loops->panel : 16 : 8;
     int64_t units = (extent + unit - 1) / unit;
     int64_t begin = i * units / p->n_slices * unit, end = (i + 1) * units / p->n_slices * unit;
     if (end > extent)
         end = extent;
-    if (begin >= end)
+    *i0 = p->by_columns ? 0 : begin;
+    *m = p->by_columns ? p->m : end - begin;
+    *j0 = p->by_columns ? begin : 0;
+    *n = p->by_columns ? end - begin : p->n;
+    return begin < end;
+}
+
+static void slice(void *arg, int i)
+{
+    const struct product *p = arg;
+    int64_t i0, m, j0, n;
+    if (!slice_of(p, i, &i0, &m, &j0, &n))
         return;
-    if (p->by_columns)
-        multiply(p, 0, p->m, begin, end - begin);
+    if (p->loops)
+        multiply_direct(p, i0, m, j0, n);
     else
-        multiply(p, begin, end - begin, 0, p->n);
+        multiply(p, i0, m, j0, n);
 }
 
 static void cut(struct product *p)
@@ -76,6 +129,74 @@ static void cut(struct product *p)
         p->n_slices = MAX_SLICES;
     if (p->n_slices < 1)
         p->n_slices = 1;
+}
+
+/* ---- B packed: some columns and some of k at a time ---------------------------------------- */
+
+struct packed {
+    struct product p;               /* its columns, n of them from b and c on */
+    int64_t k0, k, n_panels, n_pack_slices;
+    float *panels;
+};
+
+static void pack_slice(void *arg, int i)
+{
+    const struct packed *w = arg;
+    const struct product *p = &w->p;
+    int64_t first = i * w->n_panels / w->n_pack_slices, last = (i + 1) * w->n_panels / w->n_pack_slices;
+    int64_t j = first * p->loops->panel;
+    const float *b = p->b + (p->tb ? j * p->ldb + w->k0 : w->k0 * p->ldb + j);
+    p->loops->pack(p->tb, w->k, p->n - j, b, p->ldb, last - first, w->panels + j * w->k);
+}
+
+static void packed_slice(void *arg, int i)
+{
+    const struct packed *w = arg;
+    const struct product *p = &w->p;
+    int64_t i0, m, j0, n;
+    if (!slice_of(p, i, &i0, &m, &j0, &n))
+        return;
+    struct mo_sgemm_block b = block_of(p, i0, m, j0, n);
+    bool is_last = w->k0 + w->k == p->k;
+    b.a += w->k0 * b.a_col;
+    b.k = w->k;
+    b.b = w->panels + j0 * w->k;
+    b.b_row = p->loops->panel;
+    b.b_panel = p->loops->panel * w->k;
+    b.beta = w->k0 ? 1 : b.beta;
+    if (!is_last) {
+        b.bias = NULL;
+        b.act = MO_ACT_NONE;
+    }
+    p->loops->block(&b);
+    if (is_last)
+        finish_act(p, &b);
+}
+
+static void multiply_packed(struct mo_device *dev, const struct product *whole)
+{
+    const int64_t panel = whole->loops->panel, k_most = whole->k < MO_SGEMM_K ? whole->k : MO_SGEMM_K;
+    const int64_t columns = (int64_t)(MO_WORKSPACE_BYTES / sizeof(float)) / k_most / panel * panel;
+    struct mo_epilogue e;
+    for (int64_t j = 0; j < whole->n; j += columns) {
+        struct packed w = { .p = *whole, .panels = dev->workspace };
+        w.p.n = whole->n - j < columns ? whole->n - j : columns;
+        w.p.b += whole->tb ? j * whole->ldb : j;
+        w.p.c += j;
+        if (whole->e) {
+            e = *whole->e;
+            e.bias = e.bias ? e.bias + j : NULL;
+            w.p.e = &e;
+        }
+        cut(&w.p);
+        w.n_panels = (w.p.n + panel - 1) / panel;
+        for (; w.k0 < whole->k; w.k0 += w.k) {
+            w.k = whole->k - w.k0 < MO_SGEMM_K ? whole->k - w.k0 : MO_SGEMM_K;
+            w.n_pack_slices = w.p.n_slices < w.n_panels ? w.p.n_slices : w.n_panels;
+            mo_team_run(dev->team, (int)w.n_pack_slices, pack_slice, &w);
+            mo_team_run(dev->team, (int)w.p.n_slices, packed_slice, &w);
+        }
+    }
 }
 
 /* Sizes beyond what the library's int can hold go to plain C. */
@@ -96,7 +217,13 @@ void mo_cpu_gemm(struct mo_device *dev, bool ta, bool tb, int64_t m, int64_t n, 
         return;
     }
     struct product p = { .ta = ta, .tb = tb, .m = m, .n = n, .k = k, .lda = lda, .ldb = ldb, .ldc = ldc, .alpha = alpha,
-                         .beta = beta, .a = a, .b = b, .c = c, .e = e };
+                         .beta = beta, .a = a, .b = b, .c = c, .e = e, .loops = mo_sgemm_loops(dev->isa) };
+    if (m >= (tb ? TURN_ROWS : PACK_ROWS)) {
+        multiply_packed(dev, &p);
+        return;
+    }
+    if (tb)
+        p.loops = NULL;
     cut(&p);
     mo_team_run(dev->team, (int)p.n_slices, slice, &p);
 }
@@ -107,6 +234,22 @@ struct batch {
     int64_t n_batch, n_slices;
 };
 
+/* One of many products: B as it lies, or turned on the stack where it is small. */
+static void multiply_one(const struct product *p)
+{
+    float panels[SMALL_PACK];
+    if (p->tb && mo_sgemm_packed_floats(p->loops, p->n, p->k) <= SMALL_PACK && p->k <= MO_SGEMM_K) {
+        struct mo_sgemm_block b = block_of(p, 0, p->m, 0, p->n);
+        mo_sgemm_pack(p->loops, true, p->n, p->k, p->b, p->ldb, panels);
+        b.b = panels;
+        mo_sgemm_packed(p->loops, &b);
+    } else if (p->tb) {
+        multiply(p, 0, p->m, 0, p->n);
+    } else {
+        multiply_direct(p, 0, p->m, 0, p->n);
+    }
+}
+
 static void batch_slice(void *arg, int i)
 {
     const struct batch *b = arg;
@@ -115,7 +258,7 @@ static void batch_slice(void *arg, int i)
         p.a += b->offset_a[k];
         p.b += b->offset_b[k];
         p.c += b->offset_c[k];
-        multiply(&p, 0, p.m, 0, p.n);
+        multiply_one(&p);
     }
 }
 
@@ -134,7 +277,8 @@ void mo_cpu_gemm_batched(struct mo_device *dev, bool ta, bool tb, int64_t m, int
         return;
     }
     struct batch all = { .p = { .ta = ta, .tb = tb, .m = m, .n = n, .k = k, .lda = lda, .ldb = ldb, .ldc = ldc,
-                                .alpha = alpha, .beta = beta, .a = a, .b = b, .c = c },
+                                .alpha = alpha, .beta = beta, .a = a, .b = b, .c = c,
+                                .loops = mo_sgemm_loops(dev->isa) },
                          .offset_a = offset_a, .offset_b = offset_b, .offset_c = offset_c, .n_batch = n_batch };
     double macs = (double)m * (double)n * (double)k * (double)n_batch;
     double wanted = macs / SLICE_MACS * 4;

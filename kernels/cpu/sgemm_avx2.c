@@ -1,0 +1,7 @@
+/* sgemm_avx2.c - the loops of sgemm_body.h for one instruction set; the flags come from the file's name. */
+#if defined(__AVX2__)
+#define LOOPS mo_sgemm_avx2
+#include "kernels/cpu/sgemm_body.h"
+#else
+typedef int mo_sgemm_avx2_is_not_built;
+#endif

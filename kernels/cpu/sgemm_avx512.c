@@ -1,0 +1,7 @@
+/* sgemm_avx512.c - the loops of sgemm_body.h for one instruction set; the flags come from the file's name. */
+#if defined(__AVX512F__)
+#define LOOPS mo_sgemm_avx512
+#include "kernels/cpu/sgemm_body.h"
+#else
+typedef int mo_sgemm_avx512_is_not_built;
+#endif
