@@ -71,6 +71,25 @@ static enum mopt_status keep_type(struct mo_onnx_in *in, MoOnnx__TypeProto *type
     return MOPT_OK;
 }
 
+/* A sequence or optional: of what, too. Its entry is kept whole. */
+static void read_list(const MoOnnx__TypeProto *type, struct mo_value *v)
+{
+    const MoOnnx__TypeProto *of = NULL;
+    if (v->data)
+        return;
+    if (type->value_case == MO_ONNX__TYPE_PROTO__VALUE_SEQUENCE_TYPE) {
+        v->dtype = MO_SEQUENCE;
+        of = type->sequence_type->elem_type;
+    } else if (type->value_case == MO_ONNX__TYPE_PROTO__VALUE_OPTIONAL_TYPE) {
+        v->dtype = MO_OPTIONAL;
+        of = type->optional_type->elem_type;
+    }
+    if (of && is_plain(of))
+        v->element = (enum mo_dtype)of->tensor_type->elem_type;
+    else if (of && of->value_case == MO_ONNX__TYPE_PROTO__VALUE_SEQUENCE_TYPE)
+        v->element = MO_SEQUENCE;
+}
+
 enum mopt_status mo_onnx_info(struct mo_onnx_in *in, MoOnnx__ValueInfoProto *info, struct mo_value *v)
 {
     v->has_info = true;
@@ -87,6 +106,8 @@ enum mopt_status mo_onnx_info(struct mo_onnx_in *in, MoOnnx__ValueInfoProto *inf
         MO_TRY(keep_type(in, info->type, v));
         info->type = NULL;
     }
+    if (v->is_untyped && info->type)
+        read_list(info->type, v);
     info->name = NULL;
     return mo_onnx_keep(in, &info->base, &v->kept_info);
 }

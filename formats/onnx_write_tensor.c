@@ -93,7 +93,7 @@ void mo_onnx_write_info(struct mo_onnx_out *o, uint32_t field, const struct mo_v
     const struct mo_shape *shape = v->has_declared ? &v->declared : &v->shape;
     uint64_t info = o->n_total;
     mo_out_kept(o, v->kept_info);
-    if (!v->is_untyped && v->dtype != MO_UNDEFINED) {
+    if (!v->is_untyped && v->dtype != MO_UNDEFINED && v->dtype < MO_N_DTYPES) {
         static const struct mo_kept nothing[MO_KEPT_TYPES];
         const struct mo_kept *rest = v->kept_type ? v->kept_type : nothing;
         uint64_t type = o->n_total;

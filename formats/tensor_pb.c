@@ -5,6 +5,10 @@
 #include <string.h>
 
 #include "formats/onnx.h"
+#include "lib/ops/sequence.h"
+
+/* Field numbers of TensorProto, and wire types. */
+enum { FIELD_DIMS = 1, FIELD_TYPE = 2, FIELD_NAME = 8, FIELD_RAW = 9, WIRE_VARINT = 0, WIRE_BYTES = 2, MAX_VARINT = 10 };
 
 static enum mopt_status copy_out(struct mopt_ctx *ctx, const struct mo_tensor_const *from, struct mo_host_tensor *to)
 {
@@ -40,10 +44,105 @@ enum mopt_status mo_tensor_pb_parse(struct mopt_ctx *ctx, const void *bytes, siz
     return s;
 }
 
-/* ---- encoding ------------------------------------------------------------------- */
+/* ---- lists ------------------------------------------------------------------------ */
 
-/* Field numbers of TensorProto, and wire types. */
-enum { FIELD_DIMS = 1, FIELD_TYPE = 2, FIELD_NAME = 8, FIELD_RAW = 9, WIRE_VARINT = 0, WIRE_BYTES = 2, MAX_VARINT = 10 };
+/* Fields of SequenceProto and of OptionalProto alike. */
+enum { FIELD_TENSORS = 3, FIELD_SEQUENCES = 5, FIELD_OPTIONALS = 7, MAX_DEPTH = 8 };
+
+struct list {
+    struct mo_host_tensor *items;
+    int64_t n;
+    size_t room;                /* bytes of items */
+};
+
+static bool take_varint(const uint8_t **at, const uint8_t *end, uint64_t *x)
+{
+    *x = 0;
+    for (int shift = 0; *at < end && shift < 64; shift += 7) {
+        uint8_t byte = *(*at)++;
+        *x |= (uint64_t)(byte & 0x7f) << shift;
+        if (byte < 0x80)
+            return true;
+    }
+    return false;
+}
+
+static enum mopt_status parse_list(struct mopt_ctx *ctx, enum mo_dtype type, const uint8_t *at, size_t n_bytes, int depth,
+                                   struct mo_host_tensor *tensor);
+
+static enum mopt_status parse_item(struct mopt_ctx *ctx, struct list *l, uint64_t field, const uint8_t *at, size_t n_bytes,
+                                   int depth)
+{
+    if (field != FIELD_TENSORS && field != FIELD_SEQUENCES && field != FIELD_OPTIONALS)
+        return MOPT_OK;
+    if ((size_t)(l->n + 1) * sizeof *l->items > l->room) {
+        size_t room = MO_MAX(2 * l->room, 16 * sizeof *l->items);
+        void *more = mo_mem_grow(l->items, l->room, room);
+        if (!more)
+            return mo_no_memory(ctx, room, "a list of tensors");
+        l->items = more;
+        l->room = room;
+    }
+    struct mo_host_tensor *item = &l->items[l->n++];
+    *item = (struct mo_host_tensor){ 0 };
+    if (field == FIELD_TENSORS)
+        return mo_tensor_pb_parse(ctx, at, n_bytes, item);
+    return parse_list(ctx, field == FIELD_SEQUENCES ? MO_SEQUENCE : MO_OPTIONAL, at, n_bytes, depth + 1, item);
+}
+
+static enum mopt_status parse_items(struct mopt_ctx *ctx, struct list *l, const uint8_t *at, const uint8_t *end, int depth)
+{
+    uint64_t key, n;
+    while (at < end) {
+        if (!take_varint(&at, end, &key) || ((key & 7) != WIRE_VARINT && (key & 7) != WIRE_BYTES) || !take_varint(&at, end, &n) ||
+            ((key & 7) == WIRE_BYTES && n > (uint64_t)(end - at)))
+            return mo_fail(ctx, MOPT_DATA, "a list of tensors is cut off or broken");
+        if ((key & 7) == WIRE_VARINT)
+            continue;
+        MO_TRY(parse_item(ctx, l, key >> 3, at, (size_t)n, depth));
+        at += n;
+    }
+    return MOPT_OK;
+}
+
+static enum mopt_status pack(struct mopt_ctx *ctx, enum mo_dtype type, const struct list *l, struct mo_host_tensor *tensor)
+{
+    struct mo_item *items = mo_mem_new((size_t)l->n + 1, sizeof *items);
+    for (int64_t i = 0; items && i < l->n; i++)
+        items[i] = (struct mo_item){ l->items[i].dtype, l->items[i].shape, l->items[i].data };
+    size_t bytes = items ? mo_sequence_bytes(items, l->n) : SIZE_MAX;
+    *tensor = (struct mo_host_tensor){ .dtype = type, .shape = mo_shape_of(1, (int64_t)bytes), .n_bytes = bytes };
+    tensor->data = bytes == SIZE_MAX ? NULL : mo_mem_new(bytes, 1);
+    if (tensor->data)
+        mo_sequence_write(items, l->n, tensor->data);
+    mo_mem_free(items);
+    return tensor->data ? MOPT_OK : mo_no_memory(ctx, bytes, "a list of tensors");
+}
+
+static enum mopt_status parse_list(struct mopt_ctx *ctx, enum mo_dtype type, const uint8_t *at, size_t n_bytes, int depth,
+                                   struct mo_host_tensor *tensor)
+{
+    struct list l = { 0 };
+    enum mopt_status s = depth > MAX_DEPTH ? mo_fail(ctx, MOPT_LIMIT, "lists in lists, more than %d deep", MAX_DEPTH)
+                                           : parse_items(ctx, &l, at, at + n_bytes, depth);
+    if (!s && type == MO_OPTIONAL && l.n > 1)
+        s = mo_fail(ctx, MOPT_DATA, "an optional of %lld things", (long long)l.n);
+    if (!s)
+        s = pack(ctx, type, &l, tensor);
+    for (int64_t i = 0; i < l.n; i++)
+        mo_host_tensor_release(&l.items[i]);
+    mo_mem_free(l.items);
+    return s;
+}
+
+enum mopt_status mo_list_pb_parse(struct mopt_ctx *ctx, enum mo_dtype list, const void *bytes, size_t n_bytes,
+                                  struct mo_host_tensor *tensor)
+{
+    *tensor = (struct mo_host_tensor){ 0 };
+    return parse_list(ctx, list, bytes, n_bytes, 0, tensor);
+}
+
+/* ---- encoding ------------------------------------------------------------------- */
 
 static uint8_t *put_varint(uint8_t *at, uint64_t x)
 {

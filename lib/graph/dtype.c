@@ -36,11 +36,15 @@ static const struct { const char *name; int bits; } types[MO_N_DTYPES] = {
 
 const char *mo_dtype_name(enum mo_dtype dtype)
 {
+    if (dtype == MO_SEQUENCE || dtype == MO_OPTIONAL)
+        return dtype == MO_SEQUENCE ? "sequence" : "optional";
     return (unsigned)dtype < MO_N_DTYPES ? types[dtype].name : "unknown type";
 }
 
 int mo_dtype_bits(enum mo_dtype dtype)
 {
+    if (dtype == MO_SEQUENCE || dtype == MO_OPTIONAL)
+        return 8;
     return (unsigned)dtype < MO_N_DTYPES ? types[dtype].bits : 0;
 }
 

@@ -23,7 +23,9 @@ enum mo_dtype {
     MO_STRING = 8, MO_BOOL = 9, MO_F16 = 10, MO_F64 = 11, MO_U32 = 12, MO_U64 = 13, MO_C64 = 14, MO_C128 = 15,
     MO_BF16 = 16, MO_F8E4M3FN = 17, MO_F8E4M3FNUZ = 18, MO_F8E5M2 = 19, MO_F8E5M2FNUZ = 20,
     MO_U4 = 21, MO_I4 = 22, MO_F4E2M1 = 23, MO_F8E8M0 = 24, MO_U2 = 25, MO_I2 = 26,
-    MO_N_DTYPES
+    MO_N_DTYPES,
+    /* No tensors: lists of tensors, in a run kept as bytes (lib/ops/sequence.h). */
+    MO_SEQUENCE = 100, MO_OPTIONAL = 101
 };
 const char *mo_dtype_name(enum mo_dtype dtype);             /* "float32", "int8", ...; "dtype 99" never crashes */
 int mo_dtype_bits(enum mo_dtype dtype);                     /* 0: string or unknown */
@@ -68,6 +70,7 @@ enum { MO_KEPT_TYPE, MO_KEPT_TENSOR_TYPE, MO_KEPT_SHAPE, MO_KEPT_TYPES };
 struct mo_value {
     const char *name;
     enum mo_dtype dtype;
+    enum mo_dtype element;              /* of a MO_SEQUENCE or MO_OPTIONAL: what it holds, where that is known */
     struct mo_shape shape;
     const char **dim_names;             /* MO_MAX_RANK texts or NULLs ("batch"), of the shape in the file; NULL: none */
     void *data;                         /* constant's elements; NULL: not a constant. Empty tensors point anywhere non-NULL */

@@ -71,6 +71,8 @@ enum mopt_status mo_infer_like_input(struct mopt_ctx *ctx, struct mo_graph *g, s
         return mo_fail(ctx, MOPT_DATA, "input 0 is left out");
     struct mo_shape shape = x->shape;
     mo_set_out(g, n, 0, x->dtype, &shape);
+    if (n->n_out && n->out[0] != MO_NONE)
+        g->values[n->out[0]].element = x->element;
     return MOPT_OK;
 }
 

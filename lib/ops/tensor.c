@@ -31,7 +31,7 @@ int64_t mo_dims_product(const struct mo_shape *shape, int begin, int end)
 
 size_t mo_elem_bytes(enum mo_dtype dtype)
 {
-    return (size_t)mo_dtype_bits(dtype) / 8;
+    return dtype < MO_N_DTYPES ? (size_t)mo_dtype_bits(dtype) / 8 : 0;
 }
 
 /* ---- infer ---- */

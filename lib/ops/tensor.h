@@ -13,7 +13,7 @@ void mo_dense_strides(const struct mo_shape *shape, int64_t *stride);
 void mo_broadcast_strides(const struct mo_shape *from, const struct mo_shape *to, int64_t *stride);
 /* Product of dims [begin, end). */
 int64_t mo_dims_product(const struct mo_shape *shape, int begin, int end);
-/* Bytes of one element; 0 for texts and types of less than a byte. */
+/* Bytes of one element; 0 for texts, lists and types of less than a byte. */
 size_t mo_elem_bytes(enum mo_dtype dtype);
 
 /* ---- for infer ---- */

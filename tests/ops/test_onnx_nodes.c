@@ -22,6 +22,7 @@
 
 #include "formats/tensor_pb.h"
 #include "kernels/cpu/small_float.h"
+#include "lib/ops/sequence.h"
 #include "lib/run/run.h"
 
 #define DEFAULT_DATA "/usr/share/libonnx-testdata/data"
@@ -157,15 +158,16 @@ static char why[512];
 
 #define FAIL(...) return snprintf(why, sizeof why, __VA_ARGS__), false
 
-static bool read_tensor(struct mopt_ctx *ctx, const char *set, const char *kind, uint32_t i, struct mo_host_tensor *t,
-                        bool *is_there)
+static bool read_tensor(struct mopt_ctx *ctx, const char *set, const char *kind, uint32_t i, enum mo_dtype dtype,
+                        struct mo_host_tensor *t, bool *is_there)
 {
+    bool is_list = dtype == MO_SEQUENCE || dtype == MO_OPTIONAL;
     char path[1024];
     size_t n = 0;
     snprintf(path, sizeof path, "%s/%s_%u.pb", set, kind, i);
     char *bytes = read_file(path, &n);
     *is_there = bytes != NULL;
-    bool is_ok = !bytes || !mo_tensor_pb_parse(ctx, bytes, n, t);
+    bool is_ok = !bytes || !(is_list ? mo_list_pb_parse(ctx, dtype, bytes, n, t) : mo_tensor_pb_parse(ctx, bytes, n, t));
     free(bytes);
     if (!is_ok)
         FAIL("%s %u: %s", kind, i, mopt_error(ctx));
@@ -228,27 +230,54 @@ static bool is_bf16_in_uint16(enum mo_dtype stored, enum mo_dtype meant)
     return stored == MO_U16 && (meant == MO_BF16 || meant == MO_F32);
 }
 
-static bool compare(struct mo_run *run, uint32_t i, struct mo_host_tensor *want)
+static bool compare_item(uint32_t i, const struct mo_item *got, struct mo_item *want);
+
+/* Lists: as long, and item by item. */
+static bool compare_list(uint32_t i, const struct mo_item *got, const struct mo_item *want)
 {
-    const struct mo_value *got = mo_run_output(run, i);
+    struct mopt_ctx ctx = { 0 };
+    int64_t n_got = 0, n_want = 0;
+    if (mo_sequence_check(&ctx, got->data, (size_t)mo_shape_elems(&got->shape), &n_got) ||
+        mo_sequence_check(&ctx, want->data, (size_t)mo_shape_elems(&want->shape), &n_want))
+        FAIL("output %u is no list", i);
+    if (n_got != n_want)
+        FAIL("output %u has %lld items, not %lld", i, (long long)n_got, (long long)n_want);
+    for (int64_t k = 0; k < n_got; k++) {
+        struct mo_item x = mo_sequence_item(got->data, k), y = mo_sequence_item(want->data, k);
+        if (!compare_item(i, &x, &y))
+            return false;
+    }
+    return true;
+}
+
+static bool compare_item(uint32_t i, const struct mo_item *got, struct mo_item *want)
+{
     char got_text[128], want_text[128];
     if (is_bf16_in_uint16(want->dtype, got->dtype))
         want->dtype = MO_BF16;
     bool is_widened = got->dtype == MO_F32 && (want->dtype == MO_F16 || want->dtype == MO_BF16);
     if (got->dtype != want->dtype && !is_widened)
         FAIL("output %u is %s, not %s", i, mo_dtype_name(got->dtype), mo_dtype_name(want->dtype));
+    if (got->dtype == MO_SEQUENCE || got->dtype == MO_OPTIONAL)
+        return compare_list(i, got, want);
     if (!mo_shape_equal(&got->shape, &want->shape))
         FAIL("output %u is %s, not %s", i, mo_shape_text(&got->shape, got_text, sizeof got_text),
              mo_shape_text(&want->shape, want_text, sizeof want_text));
-    const void *data = mo_run_output_data(run, i);
     for (int64_t k = 0; !is_drawn && k < mo_shape_elems(&want->shape); k++) {
         int64_t got_int = 0, want_int = 0;
-        double x = element(got->dtype, data, k, &got_int), y = element(want->dtype, want->data, k, &want_int);
+        double x = element(got->dtype, got->data, k, &got_int), y = element(want->dtype, want->data, k, &want_int);
         x = as_stored(want->dtype, got->dtype, x);
         if (!is_equal(x, y, got_int, want_int))
             FAIL("output %u [%lld] is %.9g, not %.9g", i, (long long)k, x, y);
     }
     return true;
+}
+
+static bool compare(struct mo_run *run, uint32_t i, const struct mo_host_tensor *want)
+{
+    const struct mo_value *v = mo_run_output(run, i);
+    struct mo_item got = { v->dtype, v->shape, mo_run_output_data(run, i) }, wanted = { want->dtype, want->shape, want->data };
+    return compare_item(i, &got, &wanted);
 }
 
 static bool feed(struct mopt_ctx *ctx, struct mo_run *run, const char *set)
@@ -260,7 +289,7 @@ static bool feed(struct mopt_ctx *ctx, struct mo_run *run, const char *set)
     if (n > MAX_TENSORS)
         FAIL("%u inputs", n);
     for (uint32_t i = 0; i < n; i++) {
-        if (!read_tensor(ctx, set, "input", i, &in[i], &is_there))
+        if (!read_tensor(ctx, set, "input", i, mo_run_input(run, i)->dtype, &in[i], &is_there))
             return false;
         if (!is_there)
             FAIL("there is no input %u", i);
@@ -288,7 +317,7 @@ static bool run_set(struct mopt_ctx *ctx, struct mo_run *run, const char *set)
     for (uint32_t i = 0; i < mo_run_n_outputs(run); i++) {
         struct mo_host_tensor want;
         bool is_there;
-        if (!read_tensor(ctx, set, "output", i, &want, &is_there))
+        if (!read_tensor(ctx, set, "output", i, mo_run_output(run, i)->dtype, &want, &is_there))
             return false;
         if (!is_there)
             FAIL("there is no output %u", i);
