@@ -59,6 +59,7 @@ struct mo_conv_desc {
     enum mo_act act; float act_lo, act_hi;                  /* y = act(conv + bias + residual) */
     bool needs_grad_input, needs_grad_weight;               /* training: primitives for these too */
     bool constant_weights;                                  /* conv_pack is called once before the first conv */
+    bool is_bf16;                                           /* the images are: the kernels conv_*_bf16 are called */
 };
 struct mo_conv;         /* a prepared convolution, the backend's own */
 

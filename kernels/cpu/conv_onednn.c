@@ -5,7 +5,10 @@
  * Activations are channels-last as they are. Weights come as ONNX stores them
  * and are reordered into the layout the library asks for: once where they are
  * constant, in every call where they are trained. Gradients of weights are
- * partial sums of the slices, added over a fixed binary tree. */
+ * partial sums of the slices, added over a fixed binary tree.
+ *
+ * Images may be bfloat16. The library's weights are then too, and its gradient of
+ * them is float32. */
 #include "kernels/cpu/conv_onednn.h"
 
 #include <stdlib.h>
@@ -13,6 +16,7 @@
 
 #include "kernels/cpu/act.h"
 #include "kernels/cpu/onednn.h"
+#include "kernels/cpu/small_float.h"
 #include "kernels/cpu/team.h"
 
 #define MAX_SLICES 16
@@ -75,7 +79,7 @@ static int64_t product3(const int64_t v[3])
 /* ---- descriptions ------------------------------------------------------------------- */
 
 static bool image_md(const struct mo_onednn *lib, dnnl_memory_desc_t *md, int64_t batch, int64_t channels,
-                     const int64_t *spatial, int n_spatial)
+                     const int64_t *spatial, int n_spatial, bool is_bf16)
 {
     dnnl_dims_t dims = { batch, channels }, strides = { 0, 1 };
     int64_t stride = channels;
@@ -85,11 +89,13 @@ static bool image_md(const struct mo_onednn *lib, dnnl_memory_desc_t *md, int64_
         stride *= spatial[i];
     }
     strides[0] = stride;
-    return lib->memory_desc_init_by_strides(md, n_spatial + 2, dims, dnnl_f32, strides) == dnnl_success;
+    return lib->memory_desc_init_by_strides(md, n_spatial + 2, dims, is_bf16 ? dnnl_bf16 : dnnl_f32, strides) ==
+           dnnl_success;
 }
 
 /* O I k..., with the group in front where there are several; `any` leaves the layout to the library. */
-static bool weight_md(const struct mo_onednn *lib, dnnl_memory_desc_t *md, const struct mo_conv_desc *d, bool any)
+static bool weight_md(const struct mo_onednn *lib, dnnl_memory_desc_t *md, const struct mo_conv_desc *d, bool any,
+                      bool is_bf16)
 {
     dnnl_dims_t dims, strides;
     int n = 0;
@@ -104,7 +110,7 @@ static bool weight_md(const struct mo_onednn *lib, dnnl_memory_desc_t *md, const
         strides[i] = stride;
         stride *= dims[i];
     }
-    if (lib->memory_desc_init_by_strides(md, n, dims, dnnl_f32, strides) != dnnl_success)
+    if (lib->memory_desc_init_by_strides(md, n, dims, is_bf16 ? dnnl_bf16 : dnnl_f32, strides) != dnnl_success)
         return false;
     if (any)
         md->format_kind = dnnl_format_kind_any;
@@ -196,7 +202,9 @@ static dnnl_primitive_desc_t describe(const struct mo_dnn_conv *conv, enum kind 
         return NULL;
     if (kind != FORWARD) {
         dnnl_convolution_desc_t forward;
-        if (!init_desc(conv, FORWARD, part, p, &forward) ||
+        struct prim of_forward = *p;
+        if (!weight_md(lib, &of_forward.md[W], &conv->d, true, conv->d.is_bf16) ||
+            !init_desc(conv, FORWARD, part, &of_forward, &forward) ||
             lib->primitive_desc_create(&hint, &forward, NULL, lib->engine, NULL) != dnnl_success)
             hint = NULL;
     }
@@ -214,8 +222,9 @@ static bool prim_new(const struct mo_dnn_conv *conv, enum kind kind, const struc
     const struct mo_conv_desc *d = &conv->d;
     dnnl_convolution_desc_t desc;
     int64_t in[3] = { part->in_rows, d->in[1], d->in[2] }, out[3] = { part->out_rows, d->out[1], d->out[2] };
-    if (!image_md(lib, &p->md[X], part->batch, d->in_channels, in, d->n_spatial) ||
-        !image_md(lib, &p->md[Y], part->batch, d->out_channels, out, d->n_spatial) || !weight_md(lib, &p->md[W], d, true) ||
+    if (!image_md(lib, &p->md[X], part->batch, d->in_channels, in, d->n_spatial, d->is_bf16) ||
+        !image_md(lib, &p->md[Y], part->batch, d->out_channels, out, d->n_spatial, d->is_bf16) ||
+        !weight_md(lib, &p->md[W], d, true, d->is_bf16 && kind != GRAD_WEIGHT) ||
         !bias_md(lib, &p->md[B], d->out_channels))
         return false;
     p->md[R] = p->md[Y];
@@ -429,7 +438,7 @@ static bool build(struct mo_dnn_conv *conv)
     for (int i = 0; i < MAX_SLICES; i++)
         if (lib->stream_create(&conv->streams[i], lib->engine, dnnl_stream_default_flags) != dnnl_success)
             return false;
-    if (!weight_md(lib, &conv->user_w, d, false) || !forward_new(conv))
+    if (!weight_md(lib, &conv->user_w, d, false, false) || !forward_new(conv))
         return false;
     if (d->needs_grad_input && !stage_new(conv, &conv->grad_input, GRAD_INPUT))
         return false;
@@ -442,6 +451,8 @@ static bool build(struct mo_dnn_conv *conv)
 
 struct mo_dnn_conv *mo_dnn_conv_new(struct mo_device *dev, const struct mo_conv_desc *desc)
 {
+    if (desc->is_bf16 && dev->isa < MO_ISA_AVX512)
+        return NULL;
     const struct mo_onednn *lib = mo_onednn_load(dev->isa);
     struct mo_dnn_conv *conv = lib ? calloc(1, sizeof *conv) : NULL;
     if (!conv)
@@ -498,7 +509,8 @@ struct job {
     struct mo_dnn_conv *conv;
     struct stage *stage;
     enum kind kind;
-    const float *x, *residual, *y;
+    const char *x, *residual, *y;
+    size_t elem_bytes;              /* of these three */
     const void *w;
     const float *bias;
     char *scratch;                  /* slices' scratchpads */
@@ -531,11 +543,18 @@ static int arguments(const struct job *j, dnnl_memory_t *memory, dnnl_exec_arg_t
 static void finish_slice(const struct job *j, const struct part *part)
 {
     const struct mo_conv_desc *d = &j->conv->d;
-    float *y = (float *)(uintptr_t)j->y + part->y;
-    const float *residual = j->residual + part->y;
     int64_t n = part->batch * part->out_rows * d->out[1] * d->out[2] * d->out_channels;
-    for (int64_t i = 0; i < n; i++)
-        y[i] = mo_act(d->act, d->act_lo, d->act_hi, y[i] + residual[i]);
+    void *at = (void *)(uintptr_t)(j->y + part->y * j->elem_bytes);
+    const void *more = j->residual + part->y * j->elem_bytes;
+    for (int64_t i = 0; i < n && d->is_bf16; i++) {
+        uint16_t *y = (uint16_t *)at + i;
+        float sum = mo_float_of_bf16(*y) + mo_float_of_bf16(((const uint16_t *)more)[i]);
+        *y = mo_bf16_of_float(mo_act(d->act, d->act_lo, d->act_hi, sum));
+    }
+    for (int64_t i = 0; i < n && !d->is_bf16; i++) {
+        float *y = (float *)at + i;
+        *y = mo_act(d->act, d->act_lo, d->act_hi, *y + ((const float *)more)[i]);
+    }
 }
 
 static void run_slice(void *arg, int i)
@@ -546,12 +565,12 @@ static void run_slice(void *arg, int i)
     const struct part *part = &s->parts[i];
     mo_onednn_enter(conv->lib);
     char *partial = j->partial ? j->partial + (size_t)i * j->partial_each : NULL;
-    set(j, i, X, j->x + part->x);
-    set(j, i, Y, j->y + part->y);
+    set(j, i, X, j->x + part->x * j->elem_bytes);
+    set(j, i, Y, j->y + part->y * j->elem_bytes);
     set(j, i, W, partial ? partial : j->w);
     set(j, i, B, partial ? (const void *)(partial + s->w_bytes) : j->bias);
     if (j->residual)
-        set(j, i, R, j->residual + part->y);
+        set(j, i, R, j->residual + part->y * j->elem_bytes);
     set(j, i, SCRATCH, j->scratch + (size_t)i * s->scratch_each);
     dnnl_exec_arg_t args[N_ROLES + 1];
     int n = arguments(j, s->memory[i], args);
@@ -573,23 +592,28 @@ static const void *weights_for(struct mo_dnn_conv *conv, struct stage *s, const 
     return scratch;
 }
 
-void mo_dnn_conv(struct mo_device *dev, struct mo_dnn_conv *conv, const float *x, const float *w, const float *bias,
-                 const float *residual, float *y, void *scratch)
+static size_t elem_bytes(const struct mo_dnn_conv *conv)
+{
+    return conv->d.is_bf16 ? sizeof(uint16_t) : sizeof(float);
+}
+
+void mo_dnn_conv(struct mo_device *dev, struct mo_dnn_conv *conv, const void *x, const float *w, const float *bias,
+                 const void *residual, void *y, void *scratch)
 {
     struct stage *s = &conv->forward;
     mo_onednn_enter(conv->lib);
     struct job j = { .dev = dev, .conv = conv, .stage = s, .kind = FORWARD, .x = x, .y = y, .residual = residual,
-                     .bias = bias, .w = weights_for(conv, s, w, scratch), .scratch = (char *)scratch + s->w_bytes };
+                     .elem_bytes = elem_bytes(conv), .bias = bias, .w = weights_for(conv, s, w, scratch), .scratch = (char *)scratch + s->w_bytes };
     mo_team_run(dev->team, s->n_slices, run_slice, &j);
 }
 
-void mo_dnn_conv_grad_input(struct mo_device *dev, struct mo_dnn_conv *conv, const float *w, const float *dy, float *dx,
+void mo_dnn_conv_grad_input(struct mo_device *dev, struct mo_dnn_conv *conv, const float *w, const void *dy, void *dx,
                             void *scratch)
 {
     struct stage *s = &conv->grad_input;
     mo_onednn_enter(conv->lib);
     struct job j = { .dev = dev, .conv = conv, .stage = s, .kind = GRAD_INPUT, .x = dx, .y = dy,
-                     .w = weights_for(conv, s, w, scratch), .scratch = (char *)scratch + s->w_bytes };
+                     .elem_bytes = elem_bytes(conv), .w = weights_for(conv, s, w, scratch), .scratch = (char *)scratch + s->w_bytes };
     mo_team_run(dev->team, s->n_slices, run_slice, &j);
 }
 
@@ -615,13 +639,13 @@ static void add_block(void *arg, int block)
         }
 }
 
-void mo_dnn_conv_grad_weight(struct mo_device *dev, struct mo_dnn_conv *conv, const float *x, const float *dy,
+void mo_dnn_conv_grad_weight(struct mo_device *dev, struct mo_dnn_conv *conv, const void *x, const void *dy,
                              float *dw, float *dbias, void *scratch)
 {
     struct stage *s = &conv->grad_weight;
     size_t bias_bytes = aligned((size_t)conv->d.out_channels * sizeof(float)), each = s->w_bytes + bias_bytes;
     struct job j = { .dev = dev, .conv = conv, .stage = s, .kind = GRAD_WEIGHT, .x = x, .y = dy, .partial = scratch,
-                     .partial_each = each, .scratch = (char *)scratch + (size_t)s->n_slices * each };
+                     .elem_bytes = elem_bytes(conv), .partial_each = each, .scratch = (char *)scratch + (size_t)s->n_slices * each };
     mo_onednn_enter(conv->lib);
     mo_team_run(dev->team, s->n_slices, run_slice, &j);
     struct tree t = { scratch, each / sizeof(float), each / sizeof(float), s->n_slices };

@@ -111,6 +111,7 @@ static struct mo_device *open_with(int n_threads, enum mo_isa isa, char *why, si
     }
     dev->isa = isa;
     dev->loops = isa == MO_ISA_C ? NULL : isa == MO_ISA_AVX2 ? &mo_loops_avx2 : &mo_loops_avx512;
+    dev->loops16 = isa == MO_ISA_C ? NULL : isa == MO_ISA_AVX2 ? &mo_loops16_avx2 : &mo_loops16_avx512;
     dev->qloops = qloops_of(isa);
     dev->n_threads = n_threads < 1 ? 1 : n_threads;
     dev->workspace = aligned_alloc(64, MO_WORKSPACE_BYTES);
@@ -222,5 +223,11 @@ const struct mo_backend mo_backend_cpu = {
     .gemm_csr_grad = mo_cpu_gemm_csr_grad, .cell = mo_cpu_cell, .cell_grad = mo_cpu_cell_grad,
     .batchnorm_stats = mo_cpu_batchnorm_stats, .batchnorm = mo_cpu_batchnorm, .batchnorm_grad = mo_cpu_batchnorm_grad,
     .pool = mo_cpu_pool, .pool_grad = mo_cpu_pool_grad, .axpy = mo_cpu_axpy, .sgd_step = mo_cpu_sgd_step,
+    .unary_bf16 = mo_cpu_unary_bf16, .unary_grad_bf16 = mo_cpu_unary_grad_bf16, .axpy_bf16 = mo_cpu_axpy_bf16,
+    .gemm_bf16 = mo_cpu_gemm_bf16, .gemm_batched_bf16 = mo_cpu_gemm_batched_bf16,
+    .conv_bf16 = mo_cpu_conv_bf16, .conv_grad_input_bf16 = mo_cpu_conv_grad_input_bf16,
+    .conv_grad_weight_bf16 = mo_cpu_conv_grad_weight_bf16, .pool_bf16 = mo_cpu_pool_bf16,
+    .pool_grad_bf16 = mo_cpu_pool_grad_bf16, .batchnorm_stats_bf16 = mo_cpu_batchnorm_stats_bf16,
+    .batchnorm_bf16 = mo_cpu_batchnorm_bf16, .batchnorm_grad_bf16 = mo_cpu_batchnorm_grad_bf16,
     .adam_step = mo_cpu_adam_step, .rmsprop_step = mo_cpu_rmsprop_step, .sum_squares = mo_cpu_sum_squares,
 };

@@ -25,6 +25,7 @@ struct mo_device {
     enum mo_isa isa;
     char text[96];                  /* what describe gives */
     const struct mo_loops *loops;   /* inner loops of the tier (loops.h); NULL on the plain C tier */
+    const struct mo_loops *loops16; /* the same over bfloat16 */
     const struct mo_qloops *qloops; /* likewise for 8-bit convolution (qconv.h) */
     void *workspace;                /* MO_WORKSPACE_BYTES for partial sums within one kernel, 64-byte aligned */
     atomic_int has_error;
@@ -40,6 +41,7 @@ extern const struct mo_backend mo_backend_cpu;
 struct mo_conv *mo_ref_conv_new(struct mo_device *dev, const struct mo_conv_desc *desc);
 void mo_ref_conv_free(struct mo_device *dev, struct mo_conv *conv);
 size_t mo_ref_conv_scratch_bytes(const struct mo_conv *conv, bool backward);
+const struct mo_conv_desc *mo_ref_conv_desc(const struct mo_conv *conv);
 struct mo_qconv *mo_ref_qconv_new(struct mo_device *dev, const struct mo_qconv_desc *desc);
 void mo_ref_qconv_free(struct mo_device *dev, struct mo_qconv *q);
 size_t mo_ref_qconv_scratch_bytes(const struct mo_qconv *q);

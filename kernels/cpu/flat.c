@@ -9,8 +9,8 @@
 struct pooling {
     const struct mo_loops *loops;
     const struct mo_pool_desc *d;
-    const float *x, *dy;
-    float *y, *dx;
+    const void *x, *dy;
+    void *y, *dx;
     uint8_t *where;
     const uint8_t *from_where;
     bool add;
@@ -28,28 +28,54 @@ static void pool_grad_range(void *arg, int64_t begin, int64_t end)
     p->loops->pool_grad(p->d, p->dy, p->from_where, p->dx, p->add, begin, end);
 }
 
+static void pool(struct mo_device *dev, const struct mo_loops *loops, const struct mo_pool_desc *d, const void *x, void *y,
+                 uint8_t *where)
+{
+    struct pooling p = { .loops = loops, .d = d, .x = x, .y = y, .where = where };
+    int64_t steps = d->out[2] * d->channels * d->kernel[0] * d->kernel[1] * d->kernel[2];
+    mo_split(dev, d->batch * d->out[0] * d->out[1], mo_split_grain(steps), pool_range, &p);
+}
+
+static void pool_grad(struct mo_device *dev, const struct mo_loops *loops, const struct mo_pool_desc *d, const void *dy,
+                      const uint8_t *where, void *dx, bool add)
+{
+    struct pooling p = { .loops = loops, .d = d, .dy = dy, .dx = dx, .from_where = where, .add = add };
+    mo_split(dev, d->batch * d->in[0] * d->in[1], mo_split_grain(d->in[2] * d->channels * 2), pool_grad_range, &p);
+}
+
 void mo_cpu_pool(struct mo_device *dev, const struct mo_pool_desc *d, const float *x, float *y, uint8_t *where)
 {
-    int64_t n = d->batch * d->out[0] * d->out[1];
-    if (!dev->loops) {
+    if (dev->loops)
+        pool(dev, dev->loops, d, x, y, where);
+    else
         mo_ref_pool(dev, d, x, y, where);
-        return;
-    }
-    struct pooling p = { .loops = dev->loops, .d = d, .x = x, .y = y, .where = where };
-    int64_t steps = d->out[2] * d->channels * d->kernel[0] * d->kernel[1] * d->kernel[2];
-    mo_split(dev, n, mo_split_grain(steps), pool_range, &p);
+}
+
+void mo_cpu_pool_bf16(struct mo_device *dev, const struct mo_pool_desc *d, const uint16_t *x, uint16_t *y, uint8_t *where)
+{
+    if (dev->loops16)
+        pool(dev, dev->loops16, d, x, y, where);
+    else
+        mo_ref_pool_bf16(dev, d, x, y, where);
 }
 
 void mo_cpu_pool_grad(struct mo_device *dev, const struct mo_pool_desc *d, const float *dy, const uint8_t *where,
                       float *dx, bool add)
 {
-    int64_t n = d->batch * d->in[0] * d->in[1];
-    if (!dev->loops) {
+    if (dev->loops)
+        pool_grad(dev, dev->loops, d, dy, where, dx, add);
+    else
         mo_ref_pool_grad(dev, d, dy, where, dx, add);
-        return;
-    }
-    struct pooling p = { .loops = dev->loops, .d = d, .dy = dy, .dx = dx, .from_where = where, .add = add };
-    mo_split(dev, n, mo_split_grain(d->in[2] * d->channels * 2), pool_grad_range, &p);
+}
+
+/* With more windows over a pixel than are added at once (MAX_COVERS of loops_body.h) sums would be rounded between. */
+void mo_cpu_pool_grad_bf16(struct mo_device *dev, const struct mo_pool_desc *d, const uint16_t *dy, const uint8_t *where,
+                           uint16_t *dx, bool add)
+{
+    if (dev->loops16)
+        pool_grad(dev, dev->loops16, d, dy, where, dx, add);
+    else
+        mo_ref_pool_grad_bf16(dev, d, dy, where, dx, add);
 }
 
 /* ---- optimizers ------------------------------------------------------------------------------- */

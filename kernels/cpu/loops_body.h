@@ -1,5 +1,6 @@
 /* loops_body.h - the text of loops.h's functions. The including file defines
- * LOOPS as the name of its table.
+ * LOOPS as the name of its table, and BFLOAT16 where images are of that type;
+ * what is computed is float either way.
  *
  * Written for the compiler's vectorizer: constant trip counts of LANES, no
  * aliasing, tails by a last block that overlaps the one before (only where the
@@ -12,75 +13,137 @@
 #include <string.h>
 
 #include "kernels/cpu/loops.h"
+#ifdef BFLOAT16
+#include "kernels/cpu/small_float.h"
+#endif
 
 #define LANES 16
 #define ROW 2048        /* the widest row of BatchNormalization: norm.c's MAX_WIDTH */
 
+/* ---- one element of an image -------------------------------------------------------------- */
+
+#ifdef BFLOAT16
+typedef uint16_t elem;
+
+static inline float get(elem e)
+{
+    return mo_float_of_bf16(e);
+}
+
+static inline elem put(float f)
+{
+    return mo_bf16_of_float(f);
+}
+#ifdef __AVX512F__
+static inline __m512 load16(const elem *p)
+{
+    __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+
+static inline void store16(elem *p, __m512 v)
+{
+    __m512i u = _mm512_castps_si512(v), odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    __m512i near = _mm512_srli_epi32(_mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
+    __m512i nan = _mm512_or_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(0x40));
+    __m512i h = _mm512_mask_mov_epi32(near, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), nan);
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(h));
+}
+#endif
+#else
+typedef float elem;
+
+static inline float get(elem e)
+{
+    return e;
+}
+
+static inline elem put(float f)
+{
+    return f;
+}
+#ifdef __AVX512F__
+static inline __m512 load16(const elem *p)
+{
+    return _mm512_loadu_ps(p);
+}
+
+static inline void store16(elem *p, __m512 v)
+{
+    _mm512_storeu_ps(p, v);
+}
+#endif
+#endif
+
 /* ---- BatchNormalization ------------------------------------------------------------------- */
 
-static void bn_sum(const float *restrict x, int64_t begin, int64_t end, int64_t width, float *restrict sum)
+static void bn_sum(const void *image, int64_t begin, int64_t end, int64_t width, float *restrict sum)
 {
+    const elem *restrict x = image;
     memset(sum, 0, (size_t)width * sizeof *sum);
     for (; begin + width <= end; begin += width)
         for (int64_t w = 0; w < width; w++)
-            sum[w] += x[begin + w];
+            sum[w] += get(x[begin + w]);
     for (int64_t w = 0; w < end - begin; w++)
-        sum[w] += x[begin + w];
+        sum[w] += get(x[begin + w]);
 }
 
-static void bn_squares(const float *restrict x, int64_t begin, int64_t end, int64_t width, const float *restrict mean,
+static void bn_squares(const void *image, int64_t begin, int64_t end, int64_t width, const float *restrict mean,
                        float *restrict sum)
 {
+    const elem *restrict x = image;
     memset(sum, 0, (size_t)width * sizeof *sum);
     for (; begin + width <= end; begin += width)
         for (int64_t w = 0; w < width; w++)
-            sum[w] += (x[begin + w] - mean[w]) * (x[begin + w] - mean[w]);
+            sum[w] += (get(x[begin + w]) - mean[w]) * (get(x[begin + w]) - mean[w]);
     for (int64_t w = 0; w < end - begin; w++)
-        sum[w] += (x[begin + w] - mean[w]) * (x[begin + w] - mean[w]);
+        sum[w] += (get(x[begin + w]) - mean[w]) * (get(x[begin + w]) - mean[w]);
 }
 
-static inline void bn_apply_row(const float *restrict x, const float *restrict mean, const float *restrict a,
-                                const float *restrict b, const float *restrict residual, bool relu, int64_t n,
-                                float *restrict y)
+static inline void bn_apply_row(const elem *restrict x, const float *restrict mean, const float *restrict a,
+                                const float *restrict b, const elem *restrict residual, bool relu, int64_t n,
+                                elem *restrict y)
 {
     if (residual && relu)
         for (int64_t w = 0; w < n; w++) {
-            float v = (x[w] - mean[w]) * a[w] + b[w] + residual[w];
-            y[w] = v < 0 ? 0 : v;
+            float v = (get(x[w]) - mean[w]) * a[w] + b[w] + get(residual[w]);
+            y[w] = put(v < 0 ? 0 : v);
         }
     else if (residual)
         for (int64_t w = 0; w < n; w++)
-            y[w] = (x[w] - mean[w]) * a[w] + b[w] + residual[w];
+            y[w] = put((get(x[w]) - mean[w]) * a[w] + b[w] + get(residual[w]));
     else if (relu)
         for (int64_t w = 0; w < n; w++) {
-            float v = (x[w] - mean[w]) * a[w] + b[w];
-            y[w] = v < 0 ? 0 : v;
+            float v = (get(x[w]) - mean[w]) * a[w] + b[w];
+            y[w] = put(v < 0 ? 0 : v);
         }
     else
         for (int64_t w = 0; w < n; w++)
-            y[w] = (x[w] - mean[w]) * a[w] + b[w];
+            y[w] = put((get(x[w]) - mean[w]) * a[w] + b[w]);
 }
 
 static void bn_apply(const struct mo_bn *p, int64_t begin, int64_t end)
 {
+    const elem *x = p->x, *residual = p->residual;
+    elem *out = p->out;
     for (; begin < end; begin += p->width)
-        bn_apply_row(p->x + begin, p->mean, p->a, p->b, p->residual ? p->residual + begin : NULL, p->relu,
-                     end - begin < p->width ? end - begin : p->width, p->out + begin);
+        bn_apply_row(x + begin, p->mean, p->a, p->b, residual ? residual + begin : NULL, p->relu,
+                     end - begin < p->width ? end - begin : p->width, out + begin);
 }
 
-static inline void bn_sums_row(const float *restrict x, const float *restrict y, const float *restrict dy,
+static inline void bn_sums_row(const elem *restrict x, const elem *restrict y, const elem *restrict dy,
                                const float *restrict mean, int64_t n, float *restrict sum_g, float *restrict sum_gx)
 {
     if (y)
         for (int64_t w = 0; w < n; w++) {
-            float g = y[w] > 0 ? dy[w] : 0;
+            float g = get(y[w]) > 0 ? get(dy[w]) : 0;
             sum_g[w] += g;
-            sum_gx[w] += g * (x[w] - mean[w]);
+            sum_gx[w] += g * (get(x[w]) - mean[w]);
         }
     else
         for (int64_t w = 0; w < n; w++) {
-            sum_g[w] += dy[w];
-            sum_gx[w] += dy[w] * (x[w] - mean[w]);
+            sum_g[w] += get(dy[w]);
+            sum_gx[w] += get(dy[w]) * (get(x[w]) - mean[w]);
         }
 }
 
@@ -88,33 +151,34 @@ static void bn_grad_sums(const struct mo_bn *p, int64_t begin, int64_t end, floa
 {
     memset(sum_g, 0, (size_t)p->width * sizeof *sum_g);
     memset(sum_gx, 0, (size_t)p->width * sizeof *sum_gx);
+    const elem *x = p->x, *y = p->y, *dy = p->dy;
     for (; begin < end; begin += p->width)
-        bn_sums_row(p->x + begin, p->relu ? p->y + begin : NULL, p->dy + begin, p->mean,
+        bn_sums_row(x + begin, p->relu ? y + begin : NULL, dy + begin, p->mean,
                     end - begin < p->width ? end - begin : p->width, sum_g, sum_gx);
 }
 
 /* dresidual may be dy itself, so each of its elements is written after it is read; no other operands overlap. */
 static inline void bn_grad_row(const struct mo_bn *p, int64_t at, int64_t n)
 {
-    const float *restrict x = p->x + at, *restrict y = p->relu ? p->y + at : NULL;
+    const elem *restrict x = (const elem *)p->x + at, *restrict y = p->relu ? (const elem *)p->y + at : NULL;
     const float *restrict mean = p->mean, *restrict a = p->a, *restrict b = p->b, *restrict c = p->c;
-    float *restrict dx = p->dx + at;
-    const float *restrict dy = p->dy + at;
+    elem *restrict dx = (elem *)p->dx + at;
+    const elem *restrict dy = (const elem *)p->dy + at;
     if (p->dresidual) {
-        float g[ROW];
+        elem g[ROW];
         for (int64_t w = 0; w < n; w++)
-            g[w] = !y || y[w] > 0 ? dy[w] : 0;
-        memcpy(p->dresidual + at, g, (size_t)n * sizeof *g);
+            g[w] = !y || get(y[w]) > 0 ? dy[w] : 0;
+        memcpy((elem *)p->dresidual + at, g, (size_t)n * sizeof *g);
         for (int64_t w = 0; w < n; w++)
-            dx[w] = a[w] * (g[w] - b[w] - (x[w] - mean[w]) * c[w]);
+            dx[w] = put(a[w] * (get(g[w]) - b[w] - (get(x[w]) - mean[w]) * c[w]));
     } else if (y) {
         for (int64_t w = 0; w < n; w++) {
-            float g = y[w] > 0 ? dy[w] : 0;
-            dx[w] = a[w] * (g - b[w] - (x[w] - mean[w]) * c[w]);
+            float g = get(y[w]) > 0 ? get(dy[w]) : 0;
+            dx[w] = put(a[w] * (g - b[w] - (get(x[w]) - mean[w]) * c[w]));
         }
     } else {
         for (int64_t w = 0; w < n; w++)
-            dx[w] = a[w] * (dy[w] - b[w] - (x[w] - mean[w]) * c[w]);
+            dx[w] = put(a[w] * (get(dy[w]) - b[w] - (get(x[w]) - mean[w]) * c[w]));
     }
 }
 
@@ -145,7 +209,7 @@ static inline struct span taps_of(int64_t begin, int64_t size, int64_t kernel, i
 struct window {
     int64_t begin[3];
     struct span t[3];
-    const float *image;
+    const elem *image;
 };
 
 static inline void set_axis(const struct mo_pool_desc *d, struct window *w, int axis, int64_t out)
@@ -155,14 +219,14 @@ static inline void set_axis(const struct mo_pool_desc *d, struct window *w, int 
 }
 
 /* Pixels of tap row (a, b), beginning at tap 0 of the last axis. */
-static inline const float *tap_row(const struct mo_pool_desc *d, const struct window *w, int a, int b)
+static inline const elem *tap_row(const struct mo_pool_desc *d, const struct window *w, int a, int b)
 {
     int64_t p0 = w->begin[0] + a * d->dilation[0], p1 = w->begin[1] + b * d->dilation[1];
     return w->image + ((p0 * d->in[1] + p1) * d->in[2] + w->begin[2]) * d->channels;
 }
 
 #ifdef __AVX512F__
-static inline void max_lanes(const struct mo_pool_desc *d, const struct window *w, int64_t channel, float *y,
+static inline void max_lanes(const struct mo_pool_desc *d, const struct window *w, int64_t channel, elem *y,
                              uint8_t *where)
 {
     __m512 best = _mm512_set1_ps(-INFINITY);
@@ -171,22 +235,22 @@ static inline void max_lanes(const struct mo_pool_desc *d, const struct window *
     int64_t step = d->dilation[2] * d->channels;
     for (int a = w->t[0].first; a < w->t[0].last; a++)
         for (int b = w->t[1].first; b < w->t[1].last; b++) {
-            const float *row = tap_row(d, w, a, b) + channel;
+            const elem *row = tap_row(d, w, a, b) + channel;
             int k = (int)((a * d->kernel[1] + b) * d->kernel[2]);
             for (int c = w->t[2].first; c < w->t[2].last; c++) {
-                __m512 v = _mm512_loadu_ps(row + c * step);
+                __m512 v = load16(row + c * step);
                 __mmask16 more = _mm512_cmp_ps_mask(v, best, _CMP_GT_OQ) | _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q) | fresh;
                 best = _mm512_mask_mov_ps(best, more, v);
                 tap = _mm_mask_mov_epi8(tap, more, _mm_set1_epi8((char)(k + c)));
                 fresh = 0;
             }
         }
-    _mm512_storeu_ps(y, best);
+    store16(y, best);
     if (where)
         _mm_storeu_si128((__m128i *)where, tap);
 }
 #else
-static inline void max_lanes(const struct mo_pool_desc *d, const struct window *w, int64_t channel, float *restrict y,
+static inline void max_lanes(const struct mo_pool_desc *d, const struct window *w, int64_t channel, elem *restrict y,
                              uint8_t *restrict where)
 {
     float best[LANES];
@@ -198,39 +262,40 @@ static inline void max_lanes(const struct mo_pool_desc *d, const struct window *
     }
     for (int a = w->t[0].first; a < w->t[0].last; a++)
         for (int b = w->t[1].first; b < w->t[1].last; b++) {
-            const float *row = tap_row(d, w, a, b) + channel;
+            const elem *row = tap_row(d, w, a, b) + channel;
             for (int c = w->t[2].first; c < w->t[2].last; c++) {
-                const float *restrict v = row + c * step;
+                const elem *restrict v = row + c * step;
                 int32_t k = (int32_t)((a * d->kernel[1] + b) * d->kernel[2] + c);
                 for (int i = 0; i < LANES; i++) {
-                    int32_t more = (v[i] > best[i]) | (v[i] != v[i]) | fresh;
-                    best[i] = more ? v[i] : best[i];
+                    float f = get(v[i]);
+                    int32_t more = (f > best[i]) | (f != f) | fresh;
+                    best[i] = more ? f : best[i];
                     tap[i] = more ? k : tap[i];
                 }
                 fresh = 0;
             }
         }
     for (int i = 0; i < LANES; i++)
-        y[i] = best[i];
+        y[i] = put(best[i]);
     for (int i = 0; where && i < LANES; i++)
         where[i] = (uint8_t)tap[i];
 }
 #endif
 
-static void max_one(const struct mo_pool_desc *d, const struct window *w, int64_t channel, float *y, uint8_t *where)
+static void max_one(const struct mo_pool_desc *d, const struct window *w, int64_t channel, elem *y, uint8_t *where)
 {
     float best = -INFINITY;
     int tap = -1;
     for (int a = w->t[0].first; a < w->t[0].last; a++)
         for (int b = w->t[1].first; b < w->t[1].last; b++)
             for (int c = w->t[2].first; c < w->t[2].last; c++) {
-                float v = tap_row(d, w, a, b)[c * d->dilation[2] * d->channels + channel];
+                float v = get(tap_row(d, w, a, b)[c * d->dilation[2] * d->channels + channel]);
                 if (tap < 0 || v > best || v != v) {
                     best = v;
                     tap = (int)((a * d->kernel[1] + b) * d->kernel[2] + c);
                 }
             }
-    *y = best;
+    *y = put(best);
     if (where)
         *where = (uint8_t)(tap < 0 ? 0 : tap);
 }
@@ -252,26 +317,26 @@ static inline float average_scale(const struct mo_pool_desc *d, const struct win
 
 /* n is LANES, or fewer with few channels. */
 static inline void average_lanes(const struct mo_pool_desc *d, const struct window *w, int64_t channel, int n, float scale,
-                                 float *restrict y)
+                                 elem *restrict y)
 {
     float sum[LANES];
     for (int i = 0; i < n; i++)
         sum[i] = 0;
     for (int a = w->t[0].first; a < w->t[0].last; a++)
         for (int b = w->t[1].first; b < w->t[1].last; b++) {
-            const float *row = tap_row(d, w, a, b) + channel;
+            const elem *row = tap_row(d, w, a, b) + channel;
             for (int c = w->t[2].first; c < w->t[2].last; c++) {
-                const float *restrict v = row + c * d->dilation[2] * d->channels;
+                const elem *restrict v = row + c * d->dilation[2] * d->channels;
                 for (int i = 0; i < n; i++)
-                    sum[i] += v[i];
+                    sum[i] += get(v[i]);
             }
         }
     for (int i = 0; i < n; i++)
-        y[i] = sum[i] * scale;
+        y[i] = put(sum[i] * scale);
 }
 
 /* One output pixel. The last lanes overlap those before them. */
-static inline void pool_pixel(const struct mo_pool_desc *d, const struct window *w, float *y, uint8_t *where)
+static inline void pool_pixel(const struct mo_pool_desc *d, const struct window *w, elem *y, uint8_t *where)
 {
     int64_t channels = d->channels;
     bool is_max = d->kind == MO_POOL_MAX;
@@ -293,11 +358,12 @@ static inline void pool_pixel(const struct mo_pool_desc *d, const struct window 
 }
 
 /* Rows of output pixels: pictures x out[0] x out[1]. */
-static void pool_rows(const struct mo_pool_desc *d, const float *x, float *y, uint8_t *where, int64_t begin, int64_t end)
+static void pool_rows(const struct mo_pool_desc *d, const void *x, void *to, uint8_t *where, int64_t begin, int64_t end)
 {
+    elem *y = to;
     int64_t image = d->in[0] * d->in[1] * d->in[2] * d->channels, row = d->out[2] * d->channels;
     for (int64_t r = begin; r < end; r++) {
-        struct window w = { .image = x + r / (d->out[0] * d->out[1]) * image };
+        struct window w = { .image = (const elem *)x + r / (d->out[0] * d->out[1]) * image };
         set_axis(d, &w, 0, r / d->out[1] % d->out[0]);
         set_axis(d, &w, 1, r % d->out[1]);
         for (int64_t o = 0; o < d->out[2]; o++) {
@@ -334,51 +400,51 @@ struct cover { int64_t out; int tap; float scale; };
 #define MAX_COVERS 64
 
 #ifdef __AVX512F__
-static inline void max_grad_lanes(const struct cover *v, int n_covers, const float *dy, const uint8_t *where, bool add,
-                                  float *dx)
+static inline void max_grad_lanes(const struct cover *v, int n_covers, const elem *dy, const uint8_t *where, bool add,
+                                  elem *dx)
 {
-    __m512 sum = add ? _mm512_loadu_ps(dx) : _mm512_setzero_ps();
+    __m512 sum = add ? load16(dx) : _mm512_setzero_ps();
     for (int i = 0; i < n_covers; i++) {
         __m128i tap = _mm_loadu_si128((const __m128i *)(where + v[i].out));
         __mmask16 mine = _mm_cmpeq_epi8_mask(tap, _mm_set1_epi8((char)v[i].tap));
-        sum = _mm512_mask_add_ps(sum, mine, sum, _mm512_loadu_ps(dy + v[i].out));
+        sum = _mm512_mask_add_ps(sum, mine, sum, load16(dy + v[i].out));
     }
-    _mm512_storeu_ps(dx, sum);
+    store16(dx, sum);
 }
 #else
-static inline void max_grad_lanes(const struct cover *v, int n_covers, const float *restrict dy,
-                                  const uint8_t *restrict where, bool add, float *restrict dx)
+static inline void max_grad_lanes(const struct cover *v, int n_covers, const elem *restrict dy,
+                                  const uint8_t *restrict where, bool add, elem *restrict dx)
 {
     float sum[LANES];
     for (int i = 0; i < LANES; i++)
-        sum[i] = add ? dx[i] : 0;
+        sum[i] = add ? get(dx[i]) : 0;
     for (int k = 0; k < n_covers; k++) {
-        const float *restrict g = dy + v[k].out;
+        const elem *restrict g = dy + v[k].out;
         const uint8_t *restrict tap = where + v[k].out;
         for (int i = 0; i < LANES; i++)
-            sum[i] += tap[i] == v[k].tap ? g[i] : 0;
+            sum[i] += tap[i] == v[k].tap ? get(g[i]) : 0;
     }
     for (int i = 0; i < LANES; i++)
-        dx[i] = sum[i];
+        dx[i] = put(sum[i]);
 }
 #endif
 
-static inline void average_grad_lanes(const struct cover *v, int n_covers, int n, const float *restrict dy, bool add,
-                                      float *restrict dx)
+static inline void average_grad_lanes(const struct cover *v, int n_covers, int n, const elem *restrict dy, bool add,
+                                      elem *restrict dx)
 {
     float sum[LANES];
     for (int i = 0; i < n; i++)
-        sum[i] = add ? dx[i] : 0;
+        sum[i] = add ? get(dx[i]) : 0;
     for (int k = 0; k < n_covers; k++)
         for (int i = 0; i < n; i++)
-            sum[i] += dy[v[k].out + i] * v[k].scale;
+            sum[i] += get(dy[v[k].out + i]) * v[k].scale;
     for (int i = 0; i < n; i++)
-        dx[i] = sum[i];
+        dx[i] = put(sum[i]);
 }
 
 /* With add, lanes must not overlap: what is left is done one by one. */
-static inline void pool_grad_pixel(const struct mo_pool_desc *d, struct cover *v, int n_covers, const float *dy,
-                                   const uint8_t *where, bool add, float *dx)
+static inline void pool_grad_pixel(const struct mo_pool_desc *d, struct cover *v, int n_covers, const elem *dy,
+                                   const uint8_t *where, bool add, elem *dx)
 {
     int64_t channels = d->channels, moved = 0;
     for (int64_t c = 0; c < channels;) {
@@ -395,10 +461,10 @@ static inline void pool_grad_pixel(const struct mo_pool_desc *d, struct cover *v
             max_grad_lanes(v, n_covers, dy, where, add, dx + at);
         } else {
             for (int64_t i = 0; i < left; i++) {
-                float sum = add ? dx[at + i] : 0;
+                float sum = add ? get(dx[at + i]) : 0;
                 for (int k = 0; k < n_covers; k++)
-                    sum += where[v[k].out + i] == v[k].tap ? dy[v[k].out + i] : 0;
-                dx[at + i] = sum;
+                    sum += where[v[k].out + i] == v[k].tap ? get(dy[v[k].out + i]) : 0;
+                dx[at + i] = put(sum);
             }
         }
         c = full ? at + LANES : channels;
@@ -421,7 +487,7 @@ static inline float scale_of(const struct mo_pool_desc *d, int a, int b, int c)
 }
 
 /* The windows over a pixel, some at a time: with more than MAX_COVERS the rest is added. */
-static void pool_grad_at(const struct grad_row *r, const float *dy, const uint8_t *where, bool add, float *dx)
+static void pool_grad_at(const struct grad_row *r, const elem *dy, const uint8_t *where, bool add, elem *dx)
 {
     const struct mo_pool_desc *d = r->d;
     struct cover covers[MAX_COVERS];
@@ -454,8 +520,8 @@ static bool tiles(const struct mo_pool_desc *d)
     return d->kind == MO_POOL_MAX && d->channels >= LANES;
 }
 
-static void tile_row(const struct mo_pool_desc *d, const float *restrict dy, const uint8_t *restrict where, int first_tap,
-                     float *restrict dx)
+static void tile_row(const struct mo_pool_desc *d, const elem *restrict dy, const uint8_t *restrict where, int first_tap,
+                     elem *restrict dx)
 {
     int64_t channels = d->channels;
     for (int64_t o = 0; o < d->out[2]; o++, dy += channels, where += channels)
@@ -465,7 +531,7 @@ static void tile_row(const struct mo_pool_desc *d, const float *restrict dy, con
 #ifdef __AVX512F__
                 __mmask16 mine = _mm_cmpeq_epi8_mask(_mm_loadu_si128((const __m128i *)(where + at)),
                                                      _mm_set1_epi8((char)(first_tap + t)));
-                _mm512_storeu_ps(dx + at, _mm512_maskz_loadu_ps(mine, dy + at));
+                store16(dx + at, _mm512_maskz_mov_ps(mine, load16(dy + at)));
 #else
                 for (int i = 0; i < LANES; i++)
                     dx[at + i] = where[at + i] == first_tap + t ? dy[at + i] : 0;
@@ -474,9 +540,11 @@ static void tile_row(const struct mo_pool_desc *d, const float *restrict dy, con
 }
 
 /* Rows of input pixels: pictures x in[0] x in[1]. */
-static void pool_grad_rows(const struct mo_pool_desc *d, const float *dy, const uint8_t *where, float *dx, bool add,
+static void pool_grad_rows(const struct mo_pool_desc *d, const void *from_dy, const uint8_t *where, void *to, bool add,
                            int64_t begin, int64_t end)
 {
+    const elem *dy = from_dy;
+    elem *dx = to;
     bool is_tiled = !add && tiles(d);
     for (int64_t i = begin; i < end; i++) {
         struct grad_row r = { .d = d, .n = i / (d->in[0] * d->in[1]), .at = { i / d->in[1] % d->in[0], i % d->in[1], 0 } };
@@ -495,6 +563,29 @@ static void pool_grad_rows(const struct mo_pool_desc *d, const float *dy, const 
         }
     }
 }
+
+#ifdef BFLOAT16
+
+/* ---- between the types ---------------------------------------------------------------------------- */
+
+static void widen(size_t n, const uint16_t *restrict x, float *restrict y)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = get(x[i]);
+}
+
+static void narrow(size_t n, const float *restrict x, uint16_t *restrict y)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = put(x[i]);
+}
+
+const struct mo_loops LOOPS = {
+    .bn_sum = bn_sum, .bn_squares = bn_squares, .bn_apply = bn_apply, .bn_grad_sums = bn_grad_sums,
+    .bn_grad_apply = bn_grad_apply, .pool = pool_rows, .pool_grad = pool_grad_rows, .widen = widen, .narrow = narrow,
+};
+
+#else
 
 /* ---- optimizers ----------------------------------------------------------------------------------- */
 
@@ -573,3 +664,4 @@ const struct mo_loops LOOPS = {
     .bn_grad_apply = bn_grad_apply, .pool = pool_rows, .pool_grad = pool_grad_rows,
     .axpy = axpy, .sgd = sgd, .adam = adam, .rmsprop = rmsprop, .sum_squares = sum_squares,
 };
+#endif

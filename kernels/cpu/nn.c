@@ -5,6 +5,7 @@
  * computed by the same instructions whatever the cut, and sums run in one order. */
 #include "kernels/cpu/fast.h"
 #include "kernels/cpu/nn_table.h"
+#include "kernels/cpu/small_float.h"
 #include "kernels/cpu/split.h"
 
 /* What one element costs, in steps of plain streaming. */
@@ -88,6 +89,98 @@ void mo_cpu_unary_grad(struct mo_device *dev, enum mo_unary f, float a, float b,
 {
     struct unary_job j = {loops_of(dev), f, a, b, n, x, y, dy, dx, add};
     mo_split(dev, blocks(n), mo_split_grain(MO_NN_BLOCK * cost_of(f)), unary_grad_part, &j);
+}
+
+/* The same over bfloat16: a block at a time is widened and rounded back. */
+struct unary16_job {
+    const struct mo_nn_loops *loops;
+    enum mo_unary f;
+    float a, b;
+    size_t n;
+    const uint16_t *x, *y, *dy;
+    uint16_t *out;
+    bool add;
+};
+
+static void widen16(size_t n, const uint16_t *restrict x, float *restrict y)
+{
+    for (size_t i = 0; x && i < n; i++)
+        y[i] = mo_float_of_bf16(x[i]);
+}
+
+static void narrow16(size_t n, const float *restrict x, uint16_t *restrict y)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = mo_bf16_of_float(x[i]);
+}
+
+static const uint16_t *shifted16(const uint16_t *x, size_t at)
+{
+    return x ? x + at : NULL;
+}
+
+static void unary16_part(void *arg, int64_t begin, int64_t end)
+{
+    const struct unary16_job *j = arg;
+    float v[MO_NN_BLOCK];
+    for (; begin < end; begin++) {
+        size_t at, n = elements(begin, begin + 1, j->n, &at);
+        widen16(n, j->x + at, v);
+        j->loops->unary(j->f, j->a, j->b, n, v, v);
+        narrow16(n, v, j->out + at);
+    }
+}
+
+void mo_cpu_unary_bf16(struct mo_device *dev, enum mo_unary f, float a, float b, size_t n, const uint16_t *x, uint16_t *y)
+{
+    struct unary16_job j = {loops_of(dev), f, a, b, n, x, NULL, NULL, y, false};
+    mo_split(dev, blocks(n), mo_split_grain(MO_NN_BLOCK * cost_of(f)), unary16_part, &j);
+}
+
+static void unary16_grad_part(void *arg, int64_t begin, int64_t end)
+{
+    const struct unary16_job *j = arg;
+    float x[MO_NN_BLOCK], y[MO_NN_BLOCK], dy[MO_NN_BLOCK], dx[MO_NN_BLOCK];
+    for (; begin < end; begin++) {
+        size_t at, n = elements(begin, begin + 1, j->n, &at);
+        widen16(n, shifted16(j->x, at), x);
+        widen16(n, shifted16(j->y, at), y);
+        widen16(n, j->dy + at, dy);
+        widen16(n, j->add ? j->out + at : NULL, dx);
+        j->loops->unary_grad(j->f, j->a, j->b, n, j->x ? x : NULL, j->y ? y : NULL, dy, dx, j->add);
+        narrow16(n, dx, j->out + at);
+    }
+}
+
+void mo_cpu_unary_grad_bf16(struct mo_device *dev, enum mo_unary f, float a, float b, size_t n, const uint16_t *x,
+                            const uint16_t *y, const uint16_t *dy, uint16_t *dx, bool add)
+{
+    struct unary16_job j = {loops_of(dev), f, a, b, n, x, y, dy, dx, add};
+    mo_split(dev, blocks(n), mo_split_grain(MO_NN_BLOCK * cost_of(f)), unary16_grad_part, &j);
+}
+
+struct axpy16_job {
+    float a;
+    const uint16_t *x;
+    uint16_t *y;
+    bool add;
+};
+
+static void axpy16_part(void *arg, int64_t begin, int64_t end)
+{
+    const struct axpy16_job *j = arg;
+    const uint16_t *restrict x = j->x;
+    uint16_t *y = j->y;
+    for (int64_t i = begin; i < end && j->add; i++)
+        y[i] = mo_bf16_of_float(mo_float_of_bf16(y[i]) + j->a * mo_float_of_bf16(x[i]));
+    for (int64_t i = begin; i < end && !j->add; i++)
+        y[i] = mo_bf16_of_float(j->a * mo_float_of_bf16(x[i]));
+}
+
+void mo_cpu_axpy_bf16(struct mo_device *dev, size_t n, float a, const uint16_t *x, uint16_t *y, bool add)
+{
+    struct axpy16_job j = {a, x, y, add};
+    mo_split(dev, (int64_t)n, mo_split_grain(1), axpy16_part, &j);
 }
 
 struct softmax_job {

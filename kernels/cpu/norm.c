@@ -38,9 +38,9 @@ static struct shape shape_of(int64_t rows, int64_t channels)
     return s;
 }
 
-static bool is_fast(const struct mo_device *dev, int64_t rows, int64_t channels)
+static bool is_fast(const struct mo_loops *loops, int64_t rows, int64_t channels)
 {
-    return dev->loops && rows > 0 && channels > 0 && channels <= MAX_WIDTH;
+    return loops && rows > 0 && channels > 0 && channels <= MAX_WIDTH;
 }
 
 /* The columns of a row of width folded onto the channels. */
@@ -63,7 +63,7 @@ static void repeat(const float *narrow, int64_t channels, int64_t width, float *
 struct stats {
     const struct mo_loops *loops;
     struct shape s;
-    const float *x;
+    const void *x;
     double *partial;            /* n_blocks of: channels means, channels sums of squares */
 };
 
@@ -114,14 +114,10 @@ static void stats_block(void *arg, int i)
     }
 }
 
-void mo_cpu_batchnorm_stats(struct mo_device *dev, int64_t rows, int64_t channels, const float *x, float *mean,
-                            float *var)
+static void stats(struct mo_device *dev, const struct mo_loops *loops, int64_t rows, int64_t channels, const void *x,
+                  float *mean, float *var)
 {
-    if (!is_fast(dev, rows, channels)) {
-        mo_ref_batchnorm_stats(dev, rows, channels, x, mean, var);
-        return;
-    }
-    struct stats t = { dev->loops, shape_of(rows, channels), x, dev->workspace };
+    struct stats t = { loops, shape_of(rows, channels), x, dev->workspace };
     mo_team_run(dev->team, (int)t.s.n_blocks, stats_block, &t);
     for (int64_t step = 1; step < t.s.n_blocks; step *= 2)
         for (int64_t i = 0; i + step < t.s.n_blocks; i += 2 * step) {
@@ -134,6 +130,24 @@ void mo_cpu_batchnorm_stats(struct mo_device *dev, int64_t rows, int64_t channel
         mean[c] = (float)t.partial[c];
         var[c] = (float)(t.partial[channels + c] / (double)rows);
     }
+}
+
+void mo_cpu_batchnorm_stats(struct mo_device *dev, int64_t rows, int64_t channels, const float *x, float *mean,
+                            float *var)
+{
+    if (is_fast(dev->loops, rows, channels))
+        stats(dev, dev->loops, rows, channels, x, mean, var);
+    else
+        mo_ref_batchnorm_stats(dev, rows, channels, x, mean, var);
+}
+
+void mo_cpu_batchnorm_stats_bf16(struct mo_device *dev, int64_t rows, int64_t channels, const uint16_t *x, float *mean,
+                                 float *var)
+{
+    if (is_fast(dev->loops16, rows, channels))
+        stats(dev, dev->loops16, rows, channels, x, mean, var);
+    else
+        mo_ref_batchnorm_stats_bf16(dev, rows, channels, x, mean, var);
 }
 
 /* ---- applying ------------------------------------------------------------------------------------ */
@@ -156,24 +170,45 @@ static void apply_block(void *arg, int i)
         a->loops->bn_apply(&a->p, begin, end);
 }
 
-void mo_cpu_batchnorm(struct mo_device *dev, int64_t rows, int64_t channels, float eps, const float *x,
-                      const float *mean, const float *var, const float *scale, const float *bias,
-                      const float *residual, enum mo_act act, float *y)
+/* p has the images and relu; the rest is set here. */
+static void apply(struct mo_device *dev, const struct mo_loops *loops, int64_t rows, int64_t channels, float eps,
+                  const float *mean, const float *var, const float *scale, const float *bias, struct mo_bn p)
 {
-    if (!is_fast(dev, rows, channels) || (act != MO_ACT_NONE && act != MO_ACT_RELU)) {
-        mo_ref_batchnorm(dev, rows, channels, eps, x, mean, var, scale, bias, residual, act, y);
-        return;
-    }
     float means[MAX_WIDTH], a[MAX_WIDTH], b[MAX_WIDTH], narrow[MAX_WIDTH];
-    struct apply t = { .loops = dev->loops, .s = shape_of(rows, channels) };
+    struct apply t = { .loops = loops, .s = shape_of(rows, channels), .p = p };
     for (int64_t c = 0; c < channels; c++)
         narrow[c] = scale[c] / sqrtf(var[c] + eps);
     repeat(narrow, channels, t.s.width, a);
     repeat(mean, channels, t.s.width, means);
     repeat(bias, channels, t.s.width, b);
-    t.p = (struct mo_bn){ .channels = channels, .x = x, .residual = residual, .out = y, .mean = means, .a = a, .b = b,
-                          .width = t.s.width, .relu = act == MO_ACT_RELU };
+    t.p.channels = channels;
+    t.p.width = t.s.width;
+    t.p.mean = means;
+    t.p.a = a;
+    t.p.b = b;
     mo_team_run(dev->team, (int)t.s.n_blocks, apply_block, &t);
+}
+
+void mo_cpu_batchnorm(struct mo_device *dev, int64_t rows, int64_t channels, float eps, const float *x,
+                      const float *mean, const float *var, const float *scale, const float *bias,
+                      const float *residual, enum mo_act act, float *y)
+{
+    const struct mo_bn p = { .x = x, .residual = residual, .out = y, .relu = act == MO_ACT_RELU };
+    if (is_fast(dev->loops, rows, channels) && (act == MO_ACT_NONE || act == MO_ACT_RELU))
+        apply(dev, dev->loops, rows, channels, eps, mean, var, scale, bias, p);
+    else
+        mo_ref_batchnorm(dev, rows, channels, eps, x, mean, var, scale, bias, residual, act, y);
+}
+
+void mo_cpu_batchnorm_bf16(struct mo_device *dev, int64_t rows, int64_t channels, float eps, const uint16_t *x,
+                           const float *mean, const float *var, const float *scale, const float *bias,
+                           const uint16_t *residual, enum mo_act act, uint16_t *y)
+{
+    const struct mo_bn p = { .x = x, .residual = residual, .out = y, .relu = act == MO_ACT_RELU };
+    if (is_fast(dev->loops16, rows, channels) && (act == MO_ACT_NONE || act == MO_ACT_RELU))
+        apply(dev, dev->loops16, rows, channels, eps, mean, var, scale, bias, p);
+    else
+        mo_ref_batchnorm_bf16(dev, rows, channels, eps, x, mean, var, scale, bias, residual, act, y);
 }
 
 /* ---- gradient --------------------------------------------------------------------------------------- */
@@ -204,20 +239,20 @@ static void sum_tree(double *partial, int64_t n, int64_t each)
                 partial[i * each + k] += partial[(i + step) * each + k];
 }
 
-void mo_cpu_batchnorm_grad(struct mo_device *dev, int64_t rows, int64_t channels, float eps, bool frozen,
-                           enum mo_act act, const float *x, const float *y, const float *mean, const float *var,
-                           const float *scale, const float *dy, float *dx, float *dresidual, float *dscale,
-                           float *dbias)
+/* p has the images and relu; dscale and dbias may be NULL. */
+static void grad(struct mo_device *dev, const struct mo_loops *loops, int64_t rows, int64_t channels, float eps,
+                 bool frozen, const float *mean, const float *var, const float *scale, struct mo_bn p, float *dscale,
+                 float *dbias)
 {
-    if (!is_fast(dev, rows, channels) || !dx || (act != MO_ACT_NONE && act != MO_ACT_RELU)) {
-        mo_ref_batchnorm_grad(dev, rows, channels, eps, frozen, act, x, y, mean, var, scale, dy, dx, dresidual, dscale,
-                              dbias);
-        return;
-    }
     float means[MAX_WIDTH], a[MAX_WIDTH], b[MAX_WIDTH] = { 0 }, c[MAX_WIDTH] = { 0 }, narrow[3][MAX_WIDTH] = { { 0 } };
-    struct apply t = { .loops = dev->loops, .s = shape_of(rows, channels), .partial = dev->workspace, .backward = true };
-    t.p = (struct mo_bn){ .channels = channels, .x = x, .y = y, .dy = dy, .dx = dx, .dresidual = dresidual,
-                          .mean = means, .a = a, .b = b, .c = c, .width = t.s.width, .relu = act == MO_ACT_RELU };
+    struct apply t = { .loops = loops, .s = shape_of(rows, channels), .p = p, .partial = dev->workspace,
+                       .backward = true };
+    t.p.channels = channels;
+    t.p.width = t.s.width;
+    t.p.mean = means;
+    t.p.a = a;
+    t.p.b = b;
+    t.p.c = c;
     repeat(mean, channels, t.s.width, means);
     mo_team_run(dev->team, (int)t.s.n_blocks, grad_sums_block, &t);
     sum_tree(t.partial, t.s.n_blocks, 2 * channels);
@@ -235,4 +270,30 @@ void mo_cpu_batchnorm_grad(struct mo_device *dev, int64_t rows, int64_t channels
     repeat(narrow[1], channels, t.s.width, b);
     repeat(narrow[2], channels, t.s.width, c);
     mo_team_run(dev->team, (int)t.s.n_blocks, apply_block, &t);
+}
+
+void mo_cpu_batchnorm_grad(struct mo_device *dev, int64_t rows, int64_t channels, float eps, bool frozen,
+                           enum mo_act act, const float *x, const float *y, const float *mean, const float *var,
+                           const float *scale, const float *dy, float *dx, float *dresidual, float *dscale,
+                           float *dbias)
+{
+    const struct mo_bn p = { .x = x, .y = y, .dy = dy, .dx = dx, .dresidual = dresidual, .relu = act == MO_ACT_RELU };
+    if (is_fast(dev->loops, rows, channels) && dx && (act == MO_ACT_NONE || act == MO_ACT_RELU))
+        grad(dev, dev->loops, rows, channels, eps, frozen, mean, var, scale, p, dscale, dbias);
+    else
+        mo_ref_batchnorm_grad(dev, rows, channels, eps, frozen, act, x, y, mean, var, scale, dy, dx, dresidual, dscale,
+                              dbias);
+}
+
+void mo_cpu_batchnorm_grad_bf16(struct mo_device *dev, int64_t rows, int64_t channels, float eps, bool frozen,
+                                enum mo_act act, const uint16_t *x, const uint16_t *y, const float *mean,
+                                const float *var, const float *scale, const uint16_t *dy, uint16_t *dx,
+                                uint16_t *dresidual, float *dscale, float *dbias)
+{
+    const struct mo_bn p = { .x = x, .y = y, .dy = dy, .dx = dx, .dresidual = dresidual, .relu = act == MO_ACT_RELU };
+    if (is_fast(dev->loops16, rows, channels) && dx && (act == MO_ACT_NONE || act == MO_ACT_RELU))
+        grad(dev, dev->loops16, rows, channels, eps, frozen, mean, var, scale, p, dscale, dbias);
+    else
+        mo_ref_batchnorm_grad_bf16(dev, rows, channels, eps, frozen, act, x, y, mean, var, scale, dy, dx, dresidual,
+                                   dscale, dbias);
 }

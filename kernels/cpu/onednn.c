@@ -32,6 +32,8 @@ static void load(void)
         library.set_max_cpu_isa(dnnl_cpu_isa_avx2);
     else if (wanted_isa == MO_ISA_AVX512)
         library.set_max_cpu_isa(dnnl_cpu_isa_avx512_core);
+    else if (wanted_isa == MO_ISA_VNNI)
+        library.set_max_cpu_isa(dnnl_cpu_isa_avx512_core_bf16);
     is_loaded = library.engine_create(&library.engine, dnnl_cpu, 0) == dnnl_success;
 }
 

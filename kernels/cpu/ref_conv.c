@@ -26,6 +26,11 @@ void mo_ref_conv_free(struct mo_device *dev, struct mo_conv *conv)
     free(conv);
 }
 
+const struct mo_conv_desc *mo_ref_conv_desc(const struct mo_conv *conv)
+{
+    return &conv->d;
+}
+
 size_t mo_ref_conv_scratch_bytes(const struct mo_conv *conv, bool backward)
 {
     (void)conv, (void)backward;

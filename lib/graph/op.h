@@ -83,6 +83,9 @@ struct mo_op {
     /* bit k: the elements of input k are read by infer (axes, sizes): where they are no constants the node waits for
      * them while running. */
     unsigned values_in;
+    /* bit k: input k may be bfloat16, all of them or none, and output 0 is then too (products: mopt.bf16 says); gradients
+     * have the type of their value. 0: reads and gives float32. */
+    unsigned bf16_in;
     unsigned state_in;              /* likewise: not trained by gradient but changed by training (running mean, variance) */
     struct mo_quant quant;
 };

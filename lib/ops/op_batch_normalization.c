@@ -153,17 +153,26 @@ static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
 {
     const struct batchnorm *p = n->params;
     int64_t rows = rows_of(r, n), channels = channels_of(r, n);
-    const float *x = mo_run_in(r, n, 0), *mean = mo_run_in(r, n, 3), *var = mo_run_in(r, n, 4);
+    const void *x = mo_run_in(r, n, 0);
+    const float *mean = mo_run_in(r, n, 3), *var = mo_run_in(r, n, 4);
+    bool is_bf16 = mo_run_in_bf16(r, n, 0);
     float *stats = NULL;
     if (uses_batch(r, n)) {
         stats = r->is_training ? mo_run_saved(r, n) : mo_run_scratch(r, n);
         mean = stats;
         var = stats + channels;
-        r->be->batchnorm_stats(r->dev, rows, channels, x, stats, stats + channels);
+        if (is_bf16)
+            r->be->batchnorm_stats_bf16(r->dev, rows, channels, x, stats, stats + channels);
+        else
+            r->be->batchnorm_stats(r->dev, rows, channels, x, stats, stats + channels);
         give_outputs(r, n, mean, var);
     }
-    r->be->batchnorm(r->dev, rows, channels, p->eps, x, mean, var, mo_run_in(r, n, 1), mo_run_in(r, n, 2),
-                     mo_run_in(r, n, 5), p->fused.act, mo_run_out(r, n, 0));
+    if (is_bf16)
+        r->be->batchnorm_bf16(r->dev, rows, channels, p->eps, x, mean, var, mo_run_in(r, n, 1), mo_run_in(r, n, 2),
+                              mo_run_in(r, n, 5), p->fused.act, mo_run_out(r, n, 0));
+    else
+        r->be->batchnorm(r->dev, rows, channels, p->eps, x, mean, var, mo_run_in(r, n, 1), mo_run_in(r, n, 2),
+                         mo_run_in(r, n, 5), p->fused.act, mo_run_out(r, n, 0));
     if (stats && r->is_training && rows)
         train_state(r, n, mean, var);
     return MOPT_OK;
@@ -175,11 +184,16 @@ static enum mopt_status backward(struct mo_run *r, const struct mo_node *n)
     bool is_frozen = !uses_batch(r, n);
     int64_t channels = channels_of(r, n);
     const float *stats = mo_run_saved(r, n);
-    r->be->batchnorm_grad(r->dev, rows_of(r, n), channels, p->eps, is_frozen, p->fused.act, mo_run_in(r, n, 0),
-                          mo_run_out(r, n, 0), is_frozen ? mo_run_in(r, n, 3) : stats,
-                          is_frozen ? mo_run_in(r, n, 4) : stats + channels, mo_run_in(r, n, 1),
-                          mo_run_grad_out(r, n, 0), mo_run_grad_in(r, n, 0), mo_run_grad_in(r, n, 5),
-                          mo_run_grad_in(r, n, 1), mo_run_grad_in(r, n, 2));
+    const float *mean = is_frozen ? mo_run_in(r, n, 3) : stats, *var = is_frozen ? mo_run_in(r, n, 4) : stats + channels;
+    float *dy = mo_run_grad_out(r, n, 0), *dx = mo_run_grad_in(r, n, 0), *dresidual = mo_run_grad_in(r, n, 5);
+    float *dscale = mo_run_grad_in(r, n, 1), *dbias = mo_run_grad_in(r, n, 2);
+    if (mo_run_in_bf16(r, n, 0))
+        r->be->batchnorm_grad_bf16(r->dev, rows_of(r, n), channels, p->eps, is_frozen, p->fused.act, mo_run_in(r, n, 0),
+                                   mo_run_out(r, n, 0), mean, var, mo_run_in(r, n, 1), (const uint16_t *)dy,
+                                   (uint16_t *)dx, (uint16_t *)dresidual, dscale, dbias);
+    else
+        r->be->batchnorm_grad(r->dev, rows_of(r, n), channels, p->eps, is_frozen, p->fused.act, mo_run_in(r, n, 0),
+                              mo_run_out(r, n, 0), mean, var, mo_run_in(r, n, 1), dy, dx, dresidual, dscale, dbias);
     return MOPT_OK;
 }
 
@@ -211,6 +225,7 @@ const struct mo_op mo_op_batch_normalization = {
     .scratch_bytes = scratch_bytes,
     .saved_bytes = saved_bytes,
     .backward_reads = 1u << 0 | 1u << 1 | 1u << 3 | 1u << 4,
+    .bf16_in = 1u << 0 | 1u << 5,
     .params_in = 1u << 1 | 1u << 2,
     .state_in = 1u << 3 | 1u << 4,
 };

@@ -87,12 +87,27 @@ static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
 
 /* ---- backward ---- */
 
+/* Of two tensors of one shape: lowering leaves all others in float32. */
+static void add_backward_bf16(struct mo_run *r, const struct mo_node *n)
+{
+    const uint16_t *dy = (const uint16_t *)mo_run_grad_out(r, n, 0);
+    for (uint32_t i = 0; i < 2; i++) {
+        uint16_t *dx = (uint16_t *)mo_run_grad_in(r, n, i);
+        if (dx)
+            r->be->axpy_bf16(r->dev, (size_t)mo_value_elems(mo_in(r->graph, n, i)), 1, dy, dx, mo_run_adds(r, n, i));
+    }
+}
+
 static enum mopt_status add_backward(struct mo_run *r, const struct mo_node *n)
 {
     const struct binary *p = n->params;
     const struct mo_shape *shape = &mo_out(r->graph, n, 0)->shape;
     const float *dy = mo_run_grad_out(r, n, 0);
     float *da = mo_run_grad_in(r, n, 0), *db = mo_run_grad_in(r, n, 1);
+    if (mo_run_in_bf16(r, n, 0)) {
+        add_backward_bf16(r, n);
+        return MOPT_OK;
+    }
     if (da)
         mo_sum_to(r, shape, dy, &mo_in(r->graph, n, 0)->shape, da, mo_run_adds(r, n, 0));
     if (!db)
@@ -276,7 +291,7 @@ const struct mo_op mo_op_add = {
     .params_bytes = sizeof(struct binary),
     .infer = infer_add, .forward = forward, .backward = add_backward,
     .macs = mo_macs_zero, .couple = mo_couple_elementwise,
-    .params_in = 3,
+    .params_in = 3, .bf16_in = 3,
     .quant = { .kind = MO_QUANT_ARITH },
 };
 

@@ -1,5 +1,5 @@
-/* Cast, CastLike: another element type. Gradients are float32 whatever the type, so they
- * go straight through. 2- and 4-bit types lie packed and are unpacked on the way. */
+/* Cast, CastLike: another element type. Gradients are float32 whatever the type (but
+ * bfloat16 of that), so they go straight through. 2- and 4-bit types lie packed and are unpacked on the way. */
 #include "lib/ops/tensor.h"
 
 #include <string.h>
@@ -54,8 +54,11 @@ static enum mopt_status infer_cast_like(struct mopt_ctx *ctx, struct mo_graph *g
 /* Scratch: the input unpacked, then the output before it is packed. */
 static size_t scratch_bytes(const struct mo_run *r, const struct mo_node *n, bool backward)
 {
-    size_t part = mo_part_bytes((size_t)mo_value_elems(mo_in(r->graph, n, 0)));
-    return backward ? 0 : part * (is_packed(mo_in(r->graph, n, 0)->dtype) + is_packed(mo_out(r->graph, n, 0)->dtype));
+    const struct mo_value *x = mo_in(r->graph, n, 0), *y = mo_out(r->graph, n, 0);
+    size_t part = mo_part_bytes((size_t)mo_value_elems(x));
+    if (backward && (x->dtype == MO_BF16 || y->dtype == MO_BF16) && mo_run_adds(r, n, 0))
+        return (size_t)mo_value_elems(x) * sizeof(float);
+    return backward ? 0 : part * (is_packed(x->dtype) + is_packed(y->dtype));
 }
 
 static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
@@ -77,10 +80,26 @@ static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
     return MOPT_OK;
 }
 
+/* The gradients have the types of their values. */
+static void backward_bf16(struct mo_run *r, const struct mo_node *n, void *dx, bool from_half, bool to_half)
+{
+    size_t n_elems = (size_t)mo_value_elems(mo_in(r->graph, n, 0));
+    bool add = mo_run_adds(r, n, 0);
+    void *to = add ? mo_run_scratch(r, n) : dx;
+    r->be->cast(r->dev, to_half ? MO_BF16 : MO_F32, from_half ? MO_BF16 : MO_F32, n_elems, mo_run_grad_out(r, n, 0), to);
+    if (add && from_half)
+        r->be->axpy_bf16(r->dev, n_elems, 1, to, dx, true);
+    else if (add)
+        r->be->axpy(r->dev, n_elems, 1, to, dx, true);
+}
+
 static enum mopt_status backward(struct mo_run *r, const struct mo_node *n)
 {
     float *dx = mo_run_grad_in(r, n, 0);
-    if (dx)
+    bool from_half = mo_in(r->graph, n, 0)->dtype == MO_BF16, to_half = mo_out(r->graph, n, 0)->dtype == MO_BF16;
+    if (dx && (from_half || to_half))
+        backward_bf16(r, n, dx, from_half, to_half);
+    else if (dx)
         r->be->axpy(r->dev, (size_t)mo_value_elems(mo_in(r->graph, n, 0)), 1, mo_run_grad_out(r, n, 0), dx,
                     mo_run_adds(r, n, 0));
     return MOPT_OK;

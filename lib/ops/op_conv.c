@@ -80,6 +80,7 @@ static enum mopt_status prepare(struct mo_run *r, const struct mo_node *n)
         .needs_grad_input = mo_run_wants_grad(r, n, 0),
         .needs_grad_weight = mo_run_wants_grad(r, n, 1),
         .constant_weights = mo_run_is_const(r, n, 1),
+        .is_bf16 = mo_run_in_bf16(r, n, 0),
     };
     MO_WINDOW_INTO(d, &p->window);
     struct mo_conv *conv = r->be->conv_new(r->dev, &d);
@@ -102,18 +103,25 @@ static void unprepare(struct mo_run *r, const struct mo_node *n)
 static size_t scratch_bytes(const struct mo_run *r, const struct mo_node *n, bool backward)
 {
     const struct mo_conv *conv = *mo_run_handle(r, n);
-    return conv ? r->be->conv_scratch_bytes(conv, backward) : 0;
+    size_t of_kernel = conv ? r->be->conv_scratch_bytes(conv, backward) : 0, wide = 0;
+    if (conv && backward && mo_run_in_bf16(r, n, 0) && !mo_run_wants_grad(r, n, 1) && mo_run_wants_grad(r, n, 2))
+        wide = mo_run_out_elems(r, n, 0) * sizeof(float);
+    return MO_MAX(of_kernel, wide);
 }
 
 static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
 {
     struct mo_conv *conv = *mo_run_handle(r, n);
     if (!conv) {        /* no element to compute, or sums over nothing */
-        mo_run_zero(r, mo_run_out_elems(r, n, 0), mo_run_out(r, n, 0));
+        mo_run_zero_of(r, mo_run_out_type(r, n, 0), mo_run_out_elems(r, n, 0), mo_run_out(r, n, 0));
         return MOPT_OK;
     }
-    r->be->conv(r->dev, conv, mo_run_in(r, n, 0), mo_run_in(r, n, 1), mo_run_in(r, n, 2), mo_run_in(r, n, 3),
-                mo_run_out(r, n, 0), mo_run_scratch(r, n));
+    if (mo_run_in_bf16(r, n, 0))
+        r->be->conv_bf16(r->dev, conv, mo_run_in(r, n, 0), mo_run_in(r, n, 1), mo_run_in(r, n, 2), mo_run_in(r, n, 3),
+                         mo_run_out(r, n, 0), mo_run_scratch(r, n));
+    else
+        r->be->conv(r->dev, conv, mo_run_in(r, n, 0), mo_run_in(r, n, 1), mo_run_in(r, n, 2), mo_run_in(r, n, 3),
+                    mo_run_out(r, n, 0), mo_run_scratch(r, n));
     return MOPT_OK;
 }
 
@@ -126,6 +134,24 @@ static void grad_bias(struct mo_run *r, const struct mo_node *n, const float *dy
     r->be->reduce(r->dev, MO_REDUCE_SUM, MO_F32, 2, dims, is_reduced, dy, dbias);
 }
 
+static void backward_bf16(struct mo_run *r, const struct mo_node *n, struct mo_conv *conv, const uint16_t *dy)
+{
+    uint16_t *dx = (uint16_t *)mo_run_grad_in(r, n, 0), *dresidual = (uint16_t *)mo_run_grad_in(r, n, 3);
+    float *dw = mo_run_grad_in(r, n, 1), *dbias = mo_run_grad_in(r, n, 2);
+    size_t n_elems = mo_run_out_elems(r, n, 0);
+    if (dresidual)
+        r->be->axpy_bf16(r->dev, n_elems, 1.0f, dy, dresidual, false);
+    if (dw) {
+        r->be->conv_grad_weight_bf16(r->dev, conv, mo_run_in(r, n, 0), dy, dw, dbias, mo_run_scratch(r, n));
+    } else if (dbias) {
+        float *wide = mo_run_scratch(r, n);
+        r->be->cast(r->dev, MO_BF16, MO_F32, n_elems, dy, wide);
+        grad_bias(r, n, wide, dbias);
+    }
+    if (dx)
+        r->be->conv_grad_input_bf16(r->dev, conv, mo_run_in(r, n, 1), dy, dx, mo_run_scratch(r, n));
+}
+
 static enum mopt_status backward(struct mo_run *r, const struct mo_node *n)
 {
     const struct conv *p = n->params;
@@ -135,10 +161,14 @@ static enum mopt_status backward(struct mo_run *r, const struct mo_node *n)
     if (!conv) {
         for (uint32_t i = 0; i < n->n_in; i++)
             if (mo_run_grad_in(r, n, i))
-                mo_run_zero(r, mo_run_in_elems(r, n, i), mo_run_grad_in(r, n, i));
+                mo_run_zero_of(r, mo_run_in_type(r, n, i), mo_run_in_elems(r, n, i), mo_run_grad_in(r, n, i));
         return MOPT_OK;
     }
-    mo_fused_grad(r, &p->fused, mo_run_out_elems(r, n, 0), mo_run_out(r, n, 0), dy);
+    mo_fused_grad(r, &p->fused, mo_run_out_type(r, n, 0), mo_run_out_elems(r, n, 0), mo_run_out(r, n, 0), dy);
+    if (mo_run_in_bf16(r, n, 0)) {
+        backward_bf16(r, n, conv, (const uint16_t *)dy);
+        return MOPT_OK;
+    }
     if (dresidual)
         r->be->axpy(r->dev, mo_run_out_elems(r, n, 0), 1.0f, dy, dresidual, false);
     if (dw)
@@ -214,6 +244,7 @@ const struct mo_op mo_op_conv = {
     .refit = refit,
     .scratch_bytes = scratch_bytes,
     .backward_reads = 1u << 0 | 1u << 1,
+    .bf16_in = 1u << 0 | 1u << 3,
     .params_in = 1u << 1 | 1u << 2,
     .quant = {.kind = MO_QUANT_WEIGHTED},
 };

@@ -70,26 +70,48 @@ static enum mopt_status infer(struct mopt_ctx *ctx, struct mo_graph *g, struct m
     }
     if (c)
         MO_TRY(check_c(ctx, &c->shape, &y));
-    mo_set_out(g, n, 0, a->dtype, &y);
+    mo_set_out(g, n, 0, mo_fused_type(&p->fused, a->dtype), &y);
     return MOPT_OK;
+}
+
+static struct mo_matrix input(const struct mo_run *r, const struct mo_node *n, uint32_t i, int64_t ld)
+{
+    return (struct mo_matrix){mo_run_in(r, n, i), mo_run_in_type(r, n, i), ld};
+}
+
+/* C, or with the bias beside; beta says how much of it is in y then. */
+static float lay_c(struct mo_run *r, const struct mo_node *n, const struct sizes *s, void *y)
+{
+    const struct gemm *p = n->params;
+    const int64_t dims[2] = {s->m, s->n}, of_y[2] = {s->n, 1};
+    const float *c = mo_run_in(r, n, 2);
+    if (!c || p->beta == 0.0f)
+        return 0.0f;
+    if (mo_run_out_type(r, n, 0) == MO_F32) {
+        r->be->copy_strided(r->dev, sizeof *c, 2, dims, s->c_stride, of_y, c, y);
+        return p->beta;
+    }
+    float *wide = mo_run_scratch(r, n);
+    r->be->copy_strided(r->dev, sizeof *c, 2, dims, s->c_stride, of_y, c, wide);
+    r->be->cast(r->dev, MO_F32, MO_BF16, (size_t)(s->m * s->n), wide, y);
+    return p->beta;
 }
 
 static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
 {
     const struct gemm *p = n->params;
     struct sizes s = sizes_of(r->graph, n);
-    const float *a = mo_run_in(r, n, 0), *b = mo_run_in(r, n, 1), *c = mo_run_in(r, n, 2);
-    float *y = mo_run_out(r, n, 0), beta = 0.0f;
+    const float *c = mo_run_in(r, n, 2);
+    void *y = mo_run_out(r, n, 0);
+    float beta = 0.0f;
     struct mo_epilogue e = {NULL, p->fused.act, p->fused.lo, p->fused.hi};
     if (c && p->beta == 1.0f && s.c_stride[0] == 0 && (s.c_stride[1] == 1 || s.n == 1)) {
         e.bias = c;
-    } else if (c && p->beta != 0.0f) {
-        const int64_t dims[2] = {s.m, s.n}, of_y[2] = {s.n, 1};
-        r->be->copy_strided(r->dev, sizeof *y, 2, dims, s.c_stride, of_y, c, y);
-        beta = p->beta;
+    } else {
+        beta = lay_c(r, n, &s, y);
     }
-    r->be->gemm(r->dev, p->ta, p->tb, s.m, s.n, s.k, p->alpha, a, p->ta ? s.m : s.k, b, p->tb ? s.k : s.n, beta, y,
-                s.n, &e);
+    mo_fused_gemm(r, &p->fused, p->ta, p->tb, s.m, s.n, s.k, p->alpha, input(r, n, 0, p->ta ? s.m : s.k),
+                  input(r, n, 1, p->tb ? s.k : s.n), beta, (struct mo_matrix){y, mo_run_out_type(r, n, 0), s.n}, &e);
     return MOPT_OK;
 }
 
@@ -97,26 +119,26 @@ static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
 static void grad_a(struct mo_run *r, const struct mo_node *n, const struct sizes *s, const float *dy, float *da)
 {
     const struct gemm *p = n->params;
-    const float *b = mo_run_in(r, n, 1);
+    struct mo_matrix b = input(r, n, 1, p->tb ? s->k : s->n), of_y = {dy, mo_run_out_type(r, n, 0), s->n};
+    struct mo_matrix of_a = {da, mo_run_in_type(r, n, 0), p->ta ? s->m : s->k};
     float beta = mo_run_adds(r, n, 0) ? 1.0f : 0.0f;
-    int64_t ldb = p->tb ? s->k : s->n;
     if (p->ta)
-        r->be->gemm(r->dev, p->tb, true, s->k, s->m, s->n, p->alpha, b, ldb, dy, s->n, beta, da, s->m, NULL);
+        mo_fused_gemm(r, &p->fused, p->tb, true, s->k, s->m, s->n, p->alpha, b, of_y, beta, of_a, NULL);
     else
-        r->be->gemm(r->dev, false, !p->tb, s->m, s->k, s->n, p->alpha, dy, s->n, b, ldb, beta, da, s->k, NULL);
+        mo_fused_gemm(r, &p->fused, false, !p->tb, s->m, s->k, s->n, p->alpha, of_y, b, beta, of_a, NULL);
 }
 
 /* dB = alpha op(A)^T dY, or transposed alpha dY^T op(A) */
 static void grad_b(struct mo_run *r, const struct mo_node *n, const struct sizes *s, const float *dy, float *db)
 {
     const struct gemm *p = n->params;
-    const float *a = mo_run_in(r, n, 0);
+    struct mo_matrix a = input(r, n, 0, p->ta ? s->m : s->k), of_y = {dy, mo_run_out_type(r, n, 0), s->n};
+    struct mo_matrix of_b = {db, mo_run_in_type(r, n, 1), p->tb ? s->k : s->n};
     float beta = mo_run_adds(r, n, 1) ? 1.0f : 0.0f;
-    int64_t lda = p->ta ? s->m : s->k;
     if (p->tb)
-        r->be->gemm(r->dev, true, p->ta, s->n, s->k, s->m, p->alpha, dy, s->n, a, lda, beta, db, s->k, NULL);
+        mo_fused_gemm(r, &p->fused, true, p->ta, s->n, s->k, s->m, p->alpha, of_y, a, beta, of_b, NULL);
     else
-        r->be->gemm(r->dev, !p->ta, false, s->k, s->n, s->m, p->alpha, a, lda, dy, s->n, beta, db, s->n, NULL);
+        mo_fused_gemm(r, &p->fused, !p->ta, false, s->k, s->n, s->m, p->alpha, a, of_y, beta, of_b, NULL);
 }
 
 /* dC = beta dY, summed over the axes along which C was repeated. */
@@ -140,7 +162,18 @@ static void grad_c(struct mo_run *r, const struct mo_node *n, const struct sizes
 
 static size_t scratch_bytes(const struct mo_run *r, const struct mo_node *n, bool backward)
 {
-    return backward ? mo_run_in_elems(r, n, 2) * sizeof(float) : 0;
+    size_t wide = mo_run_out_type(r, n, 0) == MO_BF16 ? mo_run_out_elems(r, n, 0) * sizeof(float) : 0;
+    return wide + (backward ? mo_run_in_elems(r, n, 2) * sizeof(float) : 0);
+}
+
+/* dy as float32: itself, or a copy behind the rest of the scratch. */
+static const float *widened(struct mo_run *r, const struct mo_node *n, const float *dy)
+{
+    if (mo_run_out_type(r, n, 0) == MO_F32)
+        return dy;
+    float *wide = (float *)mo_run_scratch(r, n) + mo_run_in_elems(r, n, 2);
+    r->be->cast(r->dev, MO_BF16, MO_F32, mo_run_out_elems(r, n, 0), dy, wide);
+    return wide;
 }
 
 static enum mopt_status backward(struct mo_run *r, const struct mo_node *n)
@@ -149,9 +182,9 @@ static enum mopt_status backward(struct mo_run *r, const struct mo_node *n)
     struct sizes s = sizes_of(r->graph, n);
     float *dy = mo_run_grad_out(r, n, 0);
     float *da = mo_run_grad_in(r, n, 0), *db = mo_run_grad_in(r, n, 1), *dc = mo_run_grad_in(r, n, 2);
-    mo_fused_grad(r, &p->fused, mo_run_out_elems(r, n, 0), mo_run_out(r, n, 0), dy);
+    mo_fused_grad(r, &p->fused, mo_run_out_type(r, n, 0), mo_run_out_elems(r, n, 0), mo_run_out(r, n, 0), dy);
     if (dc)
-        grad_c(r, n, &s, dy, dc);
+        grad_c(r, n, &s, widened(r, n, dy), dc);
     if (db)
         grad_b(r, n, &s, dy, db);
     if (da)
@@ -205,6 +238,7 @@ const struct mo_op mo_op_gemm = {
     .couple = couple,
     .scratch_bytes = scratch_bytes,
     .backward_reads = 1u << 0 | 1u << 1,
+    .bf16_in = 1u << 0,
     .params_in = 1u << 0 | 1u << 1 | 1u << 2,
     .quant = {.kind = MO_QUANT_WEIGHTED},
 };

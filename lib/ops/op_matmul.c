@@ -61,7 +61,7 @@ static enum mopt_status infer(struct mopt_ctx *ctx, struct mo_graph *g, struct m
     if (a->shape.rank == 0 || b->shape.rank == 0)
         return mo_fail(ctx, MOPT_DATA, "an operand is a scalar");
     if (a->shape.rank < 0 || b->shape.rank < 0) {
-        mo_set_out(g, n, 0, a->dtype, &y);
+        mo_set_out(g, n, 0, mo_fused_type(&p->fused, a->dtype), &y);
         return MOPT_OK;
     }
     batch_a = a->shape;
@@ -77,7 +77,7 @@ static enum mopt_status infer(struct mopt_ctx *ctx, struct mo_graph *g, struct m
         y.dim[y.rank++] = a->shape.dim[a->shape.rank - 2];
     if (b->shape.rank >= 2)
         y.dim[y.rank++] = b->shape.dim[b->shape.rank - 1];
-    mo_set_out(g, n, 0, a->dtype, &y);
+    mo_set_out(g, n, 0, mo_fused_type(&p->fused, a->dtype), &y);
     return MOPT_OK;
 }
 
@@ -141,7 +141,8 @@ static void free_plan(struct plan *p)
 
 static bool is_typed(const struct mo_run *r, const struct mo_node *n)
 {
-    return mo_in(r->graph, n, 0)->dtype != MO_F32;
+    enum mo_dtype dtype = mo_in(r->graph, n, 0)->dtype;
+    return dtype != MO_F32 && dtype != MO_BF16;
 }
 
 static enum mopt_status check_types(struct mo_run *r, const struct mo_node *n)
@@ -201,13 +202,33 @@ static void unprepare(struct mo_run *r, const struct mo_node *n)
 }
 
 /* What gemm_batched has no place for. */
-static void finish(struct mo_run *r, const struct matmul *p, const struct plan *s, const float *bias, float *y)
+static void finish(struct mo_run *r, const struct matmul *p, const struct plan *s, const float *bias, struct mo_matrix c)
 {
-    if (bias) {
+    void *y = (void *)(uintptr_t)c.data;
+    if (bias) {     /* lowering gives a bias only to a float32 result */
         const int64_t dims[2] = {s->n_y * s->m, s->n}, of_y[2] = {s->n, 1}, of_bias[2] = {0, 1};
         r->be->binary(r->dev, MO_ADD, MO_F32, 2, dims, of_y, of_bias, y, bias, y);
     }
-    mo_fused_apply(r, &p->fused, (size_t)(s->n_y * s->m * s->n), y);
+    mo_fused_apply(r, &p->fused, c.dtype, (size_t)(s->n_y * s->m * s->n), y);
+}
+
+static struct mo_matrix input(const struct mo_run *r, const struct mo_node *n, uint32_t i, int64_t ld)
+{
+    return (struct mo_matrix){mo_run_in(r, n, i), mo_run_in_type(r, n, i), ld};
+}
+
+/* gemm_batched in the node's precision. at: which of the products, of a, b and c. */
+static void multiply(struct mo_run *r, const struct matmul *p, bool ta, bool tb, int64_t m, int64_t n, int64_t k,
+                     struct mo_matrix a, const int64_t *at_a, struct mo_matrix b, const int64_t *at_b, float beta,
+                     struct mo_matrix c, const int64_t *at_c, int64_t n_batch)
+{
+    void *to = (void *)(uintptr_t)c.data;
+    if (p->fused.product == MO_PRODUCT_F32)
+        r->be->gemm_batched(r->dev, ta, tb, m, n, k, 1.0f, a.data, a.ld, at_a, b.data, b.ld, at_b, beta, to, c.ld, at_c,
+                            n_batch);
+    else
+        r->be->gemm_batched_bf16(r->dev, ta, tb, m, n, k, 1.0f, (int)a.dtype, a.data, a.ld, at_a, (int)b.dtype, b.data,
+                                 b.ld, at_b, beta, (int)c.dtype, to, c.ld, at_c, n_batch);
 }
 
 static void forward_typed(struct mo_run *r, const struct mo_node *n, const struct plan *s)
@@ -224,22 +245,22 @@ static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
 {
     const struct matmul *p = n->params;
     const struct plan *s = *mo_run_handle(r, n);
-    const float *a = mo_run_in(r, n, 0), *b = mo_run_in(r, n, 1), *bias = mo_run_in(r, n, 2);
-    float *y = mo_run_out(r, n, 0);
+    const float *bias = mo_run_in(r, n, 2);
+    struct mo_matrix a = input(r, n, 0, s->k), b = input(r, n, 1, s->n);
+    struct mo_matrix y = {mo_run_out(r, n, 0), mo_run_out_type(r, n, 0), s->n};
     if (is_typed(r, n)) {
         forward_typed(r, n, s);
         return MOPT_OK;
     }
     if (s->is_flat) {
         struct mo_epilogue e = {bias, p->fused.act, p->fused.lo, p->fused.hi};
-        r->be->gemm(r->dev, false, false, s->n_y * s->m, s->n, s->k, 1.0f, a, s->k, b, s->n, 0.0f, y, s->n, &e);
+        mo_fused_gemm(r, &p->fused, false, false, s->n_y * s->m, s->n, s->k, 1.0f, a, b, 0.0f, y, &e);
         return MOPT_OK;
     }
     if (!s->all.n)
-        mo_run_zero(r, mo_run_out_elems(r, n, 0), y);
+        mo_run_zero_of(r, y.dtype, mo_run_out_elems(r, n, 0), mo_run_out(r, n, 0));
     else
-        r->be->gemm_batched(r->dev, false, false, s->m, s->n, s->k, 1.0f, a, s->k, s->all.at[0], b, s->n, s->all.at[1],
-                            0.0f, y, s->n, s->all.at[2], s->all.n);
+        multiply(r, p, false, false, s->m, s->n, s->k, a, s->all.at[0], b, s->all.at[1], 0.0f, y, s->all.at[2], s->all.n);
     finish(r, p, s, bias, y);
     return MOPT_OK;
 }
@@ -247,35 +268,39 @@ static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
 /* dA = dY B^T */
 static void grad_a(struct mo_run *r, const struct mo_node *n, const struct plan *s, const float *dy, float *da)
 {
-    const float *b = mo_run_in(r, n, 1);
+    const struct matmul *how = n->params;
+    struct mo_matrix b = input(r, n, 1, s->n), of_y = {dy, mo_run_out_type(r, n, 0), s->n};
+    struct mo_matrix of_a = {da, mo_run_in_type(r, n, 0), s->k};
     float beta = mo_run_adds(r, n, 0) ? 1.0f : 0.0f;
     if (s->is_flat) {
-        r->be->gemm(r->dev, false, true, s->n_y * s->m, s->k, s->n, 1.0f, dy, s->n, b, s->n, beta, da, s->k, NULL);
+        mo_fused_gemm(r, &how->fused, false, true, s->n_y * s->m, s->k, s->n, 1.0f, of_y, b, beta, of_a, NULL);
         return;
     }
     const struct products *p = &s->rounds_a;
     if (!p->n && beta == 0.0f)
-        mo_run_zero(r, mo_run_in_elems(r, n, 0), da);
+        mo_run_zero_of(r, of_a.dtype, mo_run_in_elems(r, n, 0), da);
     for (int64_t at = 0; at < p->n; at += s->n_a, beta = 1.0f)
-        r->be->gemm_batched(r->dev, false, true, s->m, s->k, s->n, 1.0f, dy, s->n, p->at[2] + at, b, s->n,
-                            p->at[1] + at, beta, da, s->k, p->at[0] + at, s->n_a);
+        multiply(r, how, false, true, s->m, s->k, s->n, of_y, p->at[2] + at, b, p->at[1] + at, beta, of_a, p->at[0] + at,
+                 s->n_a);
 }
 
 /* dB = A^T dY */
 static void grad_b(struct mo_run *r, const struct mo_node *n, const struct plan *s, const float *dy, float *db)
 {
-    const float *a = mo_run_in(r, n, 0);
+    const struct matmul *how = n->params;
+    struct mo_matrix a = input(r, n, 0, s->k), of_y = {dy, mo_run_out_type(r, n, 0), s->n};
+    struct mo_matrix of_b = {db, mo_run_in_type(r, n, 1), s->n};
     float beta = mo_run_adds(r, n, 1) ? 1.0f : 0.0f;
     if (s->is_flat) {
-        r->be->gemm(r->dev, true, false, s->k, s->n, s->n_y * s->m, 1.0f, a, s->k, dy, s->n, beta, db, s->n, NULL);
+        mo_fused_gemm(r, &how->fused, true, false, s->k, s->n, s->n_y * s->m, 1.0f, a, of_y, beta, of_b, NULL);
         return;
     }
     const struct products *p = &s->rounds_b;
     if (!p->n && beta == 0.0f)
-        mo_run_zero(r, mo_run_in_elems(r, n, 1), db);
+        mo_run_zero_of(r, of_b.dtype, mo_run_in_elems(r, n, 1), db);
     for (int64_t at = 0; at < p->n; at += s->n_b, beta = 1.0f)
-        r->be->gemm_batched(r->dev, true, false, s->k, s->n, s->m, 1.0f, a, s->k, p->at[0] + at, dy, s->n,
-                            p->at[2] + at, beta, db, s->n, p->at[1] + at, s->n_b);
+        multiply(r, how, true, false, s->k, s->n, s->m, a, p->at[0] + at, of_y, p->at[2] + at, beta, of_b, p->at[1] + at,
+                 s->n_b);
 }
 
 static void grad_bias(struct mo_run *r, const struct mo_node *n, const struct plan *s, const float *dy, float *dbias)
@@ -299,7 +324,7 @@ static enum mopt_status backward(struct mo_run *r, const struct mo_node *n)
     const struct plan *s = *mo_run_handle(r, n);
     float *dy = mo_run_grad_out(r, n, 0);
     float *da = mo_run_grad_in(r, n, 0), *db = mo_run_grad_in(r, n, 1), *dbias = mo_run_grad_in(r, n, 2);
-    mo_fused_grad(r, &p->fused, mo_run_out_elems(r, n, 0), mo_run_out(r, n, 0), dy);
+    mo_fused_grad(r, &p->fused, mo_run_out_type(r, n, 0), mo_run_out_elems(r, n, 0), mo_run_out(r, n, 0), dy);
     if (dbias)
         grad_bias(r, n, s, dy, dbias);
     if (db)
@@ -360,6 +385,7 @@ const struct mo_op mo_op_matmul = {
     .couple = couple,
     .scratch_bytes = scratch_bytes,
     .backward_reads = 1u << 0 | 1u << 1,
+    .bf16_in = 1u << 0 | 1u << 1,
     .params_in = 1u << 0 | 1u << 1,
     .quant = {.kind = MO_QUANT_WEIGHTED},
 };

@@ -60,11 +60,23 @@ static enum mopt_status backward(struct mo_run *r, const struct mo_node *n)
     mo_dense_strides(x, stride_x);
     for (int k = 0; k < y->rank; k++)
         stride_y[p->perm[k]] = dense[k];
-    if (mo_run_adds(r, n, 0))
+    bool is_half = mo_run_in_bf16(r, n, 0), adds = mo_run_adds(r, n, 0);
+    if (is_half) {
+        void *to = adds ? mo_run_scratch(r, n) : dx;
+        r->be->copy_strided(r->dev, sizeof(uint16_t), x->rank, x->dim, stride_y, stride_x, mo_run_grad_out(r, n, 0), to);
+        if (adds)
+            r->be->axpy_bf16(r->dev, (size_t)mo_shape_elems(x), 1, to, (uint16_t *)dx, true);
+    } else if (adds)
         r->be->add_strided(r->dev, x->rank, x->dim, stride_y, stride_x, mo_run_grad_out(r, n, 0), dx);
     else
         r->be->copy_strided(r->dev, sizeof *dx, x->rank, x->dim, stride_y, stride_x, mo_run_grad_out(r, n, 0), dx);
     return MOPT_OK;
+}
+
+static size_t scratch_bytes(const struct mo_run *r, const struct mo_node *n, bool backward)
+{
+    bool needs = backward && mo_run_in_bf16(r, n, 0) && mo_run_adds(r, n, 0);
+    return needs ? mo_run_in_elems(r, n, 0) * sizeof(uint16_t) : 0;
 }
 
 static void couple(struct mo_couple *c, const struct mo_graph *g, const struct mo_node *n)
@@ -82,6 +94,7 @@ const struct mo_op mo_op_transpose = {
     .params_bytes = sizeof(struct transpose),
     .infer = infer, .forward = forward, .backward = backward,
     .macs = mo_macs_zero, .couple = couple,
-    .params_in = 1,
+    .scratch_bytes = scratch_bytes,
+    .params_in = 1, .bf16_in = 1,
     .quant = { .kind = MO_QUANT_MOVE },
 };

@@ -31,7 +31,7 @@ static enum mopt_status infer(struct mopt_ctx *ctx, struct mo_graph *g, struct m
 static bool is_computed(enum mo_dtype dtype, enum mo_unary f)
 {
     switch (dtype) {
-    case MO_F32: case MO_F64:
+    case MO_F32: case MO_F64: case MO_BF16:
         return true;
     case MO_I8: case MO_I16: case MO_I32: case MO_I64: case MO_U8: case MO_U16: case MO_U32: case MO_U64:
         return f == MO_ABS || f == MO_NEG || f == MO_SIGN || f == MO_RELU || f == MO_CLIP;
@@ -69,7 +69,9 @@ static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
     size_t n_elems = (size_t)mo_value_elems(x);
     double a, b;
     MO_TRY(limits(r, n, &a, &b));
-    if (x->dtype == MO_F32)
+    if (x->dtype == MO_BF16)
+        r->be->unary_bf16(r->dev, p->f, (float)a, (float)b, n_elems, mo_run_in(r, n, 0), mo_run_out(r, n, 0));
+    else if (x->dtype == MO_F32)
         r->be->unary(r->dev, p->f, (float)a, (float)b, n_elems, mo_run_in(r, n, 0), mo_run_out(r, n, 0));
     else
         r->be->unary_typed(r->dev, p->f, (int)x->dtype, a, b, n_elems, mo_run_in(r, n, 0), mo_run_out(r, n, 0));
@@ -84,8 +86,13 @@ static enum mopt_status backward(struct mo_run *r, const struct mo_node *n)
     if (!dx)
         return MOPT_OK;
     MO_TRY(limits(r, n, &a, &b));
-    r->be->unary_grad(r->dev, p->f, (float)a, (float)b, mo_run_in_elems(r, n, 0), mo_run_in(r, n, 0),
-                      mo_run_out(r, n, 0), mo_run_grad_out(r, n, 0), dx, mo_run_adds(r, n, 0));
+    if (mo_run_in_bf16(r, n, 0))
+        r->be->unary_grad_bf16(r->dev, p->f, (float)a, (float)b, mo_run_in_elems(r, n, 0), mo_run_in(r, n, 0),
+                               mo_run_out(r, n, 0), (const uint16_t *)mo_run_grad_out(r, n, 0), (uint16_t *)dx,
+                               mo_run_adds(r, n, 0));
+    else
+        r->be->unary_grad(r->dev, p->f, (float)a, (float)b, mo_run_in_elems(r, n, 0), mo_run_in(r, n, 0),
+                          mo_run_out(r, n, 0), mo_run_grad_out(r, n, 0), dx, mo_run_adds(r, n, 0));
     return MOPT_OK;
 }
 
@@ -113,57 +120,58 @@ static enum mopt_status infer_clip(struct mopt_ctx *ctx, struct mo_graph *g, str
 #define READS_X 1u
 #define READS_Y (1u << 16)
 
-#define MEMBERS(onnx, since, inputs, reads, quantized)                                              \
+#define MEMBERS(onnx, since, inputs, reads, quantized, half)                                        \
     .type = onnx, .since_opset = since, .min_in = 1, .max_in = inputs, .min_out = 1, .max_out = 1,  \
     .flags = MO_OP_ELEMENTWISE | MO_OP_IN_PLACE | MO_OP_ADDS_GRAD,                                  \
     .params_bytes = sizeof(struct unary), .prepare = prepare, .forward = forward,                   \
     .backward = backward, .macs = mo_macs_zero, .couple = mo_couple_through,                        \
-    .backward_reads = reads, .quant = {.kind = quantized}
+    .backward_reads = reads, .bf16_in = half, .quant = {.kind = quantized}
 
-/* C name, ONNX type, since opset, function, name and default of a and of b, what backward reads, quantization */
-#define UNARY(id, onnx, since, f, name_a, a, name_b, b, reads, quantized)                           \
+/* C name, ONNX type, since opset, function, name and default of a and of b, what backward reads, quantization,
+ * whether it may be computed on bfloat16: activations, not functions */
+#define UNARY(id, onnx, since, f, name_a, a, name_b, b, reads, quantized, half)                     \
     static enum mopt_status infer_##id(struct mopt_ctx *ctx, struct mo_graph *g, struct mo_node *n) \
     {                                                                                               \
         return infer(ctx, g, n, f, name_a, a, name_b, b);                                           \
     }                                                                                               \
-    const struct mo_op mo_op_##id = {MEMBERS(onnx, since, 1, reads, quantized), .infer = infer_##id};
+    const struct mo_op mo_op_##id = {MEMBERS(onnx, since, 1, reads, quantized, half), .infer = infer_##id};
 
-UNARY(abs, "Abs", 1, MO_ABS, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT)
-UNARY(acos, "Acos", 7, MO_ACOS, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT)
-UNARY(acosh, "Acosh", 9, MO_ACOSH, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT)
-UNARY(asin, "Asin", 7, MO_ASIN, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT)
-UNARY(asinh, "Asinh", 9, MO_ASINH, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT)
-UNARY(atan, "Atan", 7, MO_ATAN, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT)
-UNARY(atanh, "Atanh", 9, MO_ATANH, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT)
-UNARY(ceil, "Ceil", 1, MO_CEIL, NULL, 0, NULL, 0, 0, MO_QUANT_FLOAT)
-UNARY(celu, "Celu", 12, MO_CELU, "alpha", 1.0f, NULL, 0, READS_X, MO_QUANT_FLOAT)
-UNARY(cos, "Cos", 7, MO_COS, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT)
-UNARY(cosh, "Cosh", 9, MO_COSH, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT)
-UNARY(elu, "Elu", 1, MO_ELU, "alpha", 1.0f, NULL, 0, READS_X, MO_QUANT_FLOAT)
-UNARY(erf, "Erf", 9, MO_ERF, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT)
-UNARY(exp, "Exp", 1, MO_EXP, NULL, 0, NULL, 0, READS_Y, MO_QUANT_FLOAT)
-UNARY(floor, "Floor", 1, MO_FLOOR, NULL, 0, NULL, 0, 0, MO_QUANT_FLOAT)
-UNARY(gelu, "Gelu", 20, MO_GELU, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT)
-UNARY(hard_sigmoid, "HardSigmoid", 1, MO_HARD_SIGMOID, "alpha", 0.2f, "beta", 0.5f, READS_Y, MO_QUANT_FLOAT)
-UNARY(hard_swish, "HardSwish", 14, MO_HARD_SWISH, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT)
-UNARY(leaky_relu, "LeakyRelu", 1, MO_LEAKY_RELU, "alpha", 0.01f, NULL, 0, READS_X, MO_QUANT_ARITH)
-UNARY(log, "Log", 1, MO_LOG, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT)
-UNARY(mish, "Mish", 18, MO_MISH, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT)
-UNARY(neg, "Neg", 1, MO_NEG, NULL, 0, NULL, 0, 0, MO_QUANT_FLOAT)
-UNARY(reciprocal, "Reciprocal", 1, MO_RECIPROCAL, NULL, 0, NULL, 0, READS_Y, MO_QUANT_FLOAT)
-UNARY(relu, "Relu", 1, MO_RELU, NULL, 0, NULL, 0, READS_Y, MO_QUANT_CLIP)
-UNARY(round, "Round", 11, MO_ROUND, NULL, 0, NULL, 0, 0, MO_QUANT_FLOAT)
-UNARY(selu, "Selu", 1, MO_SELU, "alpha", 1.67326324f, "gamma", 1.05070099f, READS_X, MO_QUANT_FLOAT)
-UNARY(sigmoid, "Sigmoid", 1, MO_SIGMOID, NULL, 0, NULL, 0, READS_Y, MO_QUANT_ARITH)
-UNARY(sign, "Sign", 9, MO_SIGN, NULL, 0, NULL, 0, 0, MO_QUANT_FLOAT)
-UNARY(sin, "Sin", 7, MO_SIN, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT)
-UNARY(sinh, "Sinh", 9, MO_SINH, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT)
-UNARY(softplus, "Softplus", 1, MO_SOFTPLUS, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT)
-UNARY(softsign, "Softsign", 1, MO_SOFTSIGN, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT)
-UNARY(sqrt, "Sqrt", 1, MO_SQRT, NULL, 0, NULL, 0, READS_Y, MO_QUANT_FLOAT)
-UNARY(swish, "Swish", 24, MO_SWISH, "alpha", 1.0f, NULL, 0, READS_X, MO_QUANT_FLOAT)
-UNARY(tan, "Tan", 7, MO_TAN, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT)
-UNARY(tanh, "Tanh", 1, MO_TANH, NULL, 0, NULL, 0, READS_Y, MO_QUANT_FLOAT)
-UNARY(thresholded_relu, "ThresholdedRelu", 10, MO_THRESHOLDED_RELU, "alpha", 1.0f, NULL, 0, READS_X, MO_QUANT_FLOAT)
+UNARY(abs, "Abs", 1, MO_ABS, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT, 0)
+UNARY(acos, "Acos", 7, MO_ACOS, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT, 0)
+UNARY(acosh, "Acosh", 9, MO_ACOSH, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT, 0)
+UNARY(asin, "Asin", 7, MO_ASIN, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT, 0)
+UNARY(asinh, "Asinh", 9, MO_ASINH, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT, 0)
+UNARY(atan, "Atan", 7, MO_ATAN, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT, 0)
+UNARY(atanh, "Atanh", 9, MO_ATANH, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT, 0)
+UNARY(ceil, "Ceil", 1, MO_CEIL, NULL, 0, NULL, 0, 0, MO_QUANT_FLOAT, 0)
+UNARY(celu, "Celu", 12, MO_CELU, "alpha", 1.0f, NULL, 0, READS_X, MO_QUANT_FLOAT, 1)
+UNARY(cos, "Cos", 7, MO_COS, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT, 0)
+UNARY(cosh, "Cosh", 9, MO_COSH, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT, 0)
+UNARY(elu, "Elu", 1, MO_ELU, "alpha", 1.0f, NULL, 0, READS_X, MO_QUANT_FLOAT, 1)
+UNARY(erf, "Erf", 9, MO_ERF, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT, 0)
+UNARY(exp, "Exp", 1, MO_EXP, NULL, 0, NULL, 0, READS_Y, MO_QUANT_FLOAT, 0)
+UNARY(floor, "Floor", 1, MO_FLOOR, NULL, 0, NULL, 0, 0, MO_QUANT_FLOAT, 0)
+UNARY(gelu, "Gelu", 20, MO_GELU, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT, 1)
+UNARY(hard_sigmoid, "HardSigmoid", 1, MO_HARD_SIGMOID, "alpha", 0.2f, "beta", 0.5f, READS_Y, MO_QUANT_FLOAT, 1)
+UNARY(hard_swish, "HardSwish", 14, MO_HARD_SWISH, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT, 1)
+UNARY(leaky_relu, "LeakyRelu", 1, MO_LEAKY_RELU, "alpha", 0.01f, NULL, 0, READS_X, MO_QUANT_ARITH, 1)
+UNARY(log, "Log", 1, MO_LOG, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT, 0)
+UNARY(mish, "Mish", 18, MO_MISH, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT, 1)
+UNARY(neg, "Neg", 1, MO_NEG, NULL, 0, NULL, 0, 0, MO_QUANT_FLOAT, 0)
+UNARY(reciprocal, "Reciprocal", 1, MO_RECIPROCAL, NULL, 0, NULL, 0, READS_Y, MO_QUANT_FLOAT, 0)
+UNARY(relu, "Relu", 1, MO_RELU, NULL, 0, NULL, 0, READS_Y, MO_QUANT_CLIP, 1)
+UNARY(round, "Round", 11, MO_ROUND, NULL, 0, NULL, 0, 0, MO_QUANT_FLOAT, 0)
+UNARY(selu, "Selu", 1, MO_SELU, "alpha", 1.67326324f, "gamma", 1.05070099f, READS_X, MO_QUANT_FLOAT, 1)
+UNARY(sigmoid, "Sigmoid", 1, MO_SIGMOID, NULL, 0, NULL, 0, READS_Y, MO_QUANT_ARITH, 1)
+UNARY(sign, "Sign", 9, MO_SIGN, NULL, 0, NULL, 0, 0, MO_QUANT_FLOAT, 0)
+UNARY(sin, "Sin", 7, MO_SIN, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT, 0)
+UNARY(sinh, "Sinh", 9, MO_SINH, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT, 0)
+UNARY(softplus, "Softplus", 1, MO_SOFTPLUS, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT, 1)
+UNARY(softsign, "Softsign", 1, MO_SOFTSIGN, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT, 1)
+UNARY(sqrt, "Sqrt", 1, MO_SQRT, NULL, 0, NULL, 0, READS_Y, MO_QUANT_FLOAT, 0)
+UNARY(swish, "Swish", 24, MO_SWISH, "alpha", 1.0f, NULL, 0, READS_X, MO_QUANT_FLOAT, 1)
+UNARY(tan, "Tan", 7, MO_TAN, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT, 0)
+UNARY(tanh, "Tanh", 1, MO_TANH, NULL, 0, NULL, 0, READS_Y, MO_QUANT_FLOAT, 1)
+UNARY(thresholded_relu, "ThresholdedRelu", 10, MO_THRESHOLDED_RELU, "alpha", 1.0f, NULL, 0, READS_X, MO_QUANT_FLOAT, 1)
 
-const struct mo_op mo_op_clip = {MEMBERS("Clip", 6, 3, READS_Y, MO_QUANT_CLIP), .infer = infer_clip};
+const struct mo_op mo_op_clip = {MEMBERS("Clip", 6, 3, READS_Y, MO_QUANT_CLIP, 1), .infer = infer_clip};

@@ -19,6 +19,6 @@ static enum mopt_status infer(struct mopt_ctx *ctx, struct mo_graph *g, struct m
 const struct mo_op mo_op_view = {
     .type = "View", .domain = "mopt", .since_opset = 1,
     .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
-    .flags = MO_OP_VIEW | MO_OP_INTERNAL,
+    .flags = MO_OP_VIEW | MO_OP_INTERNAL, .bf16_in = 1,
     .infer = infer, .macs = mo_macs_zero,
 };

@@ -117,7 +117,8 @@ static enum mopt_status prepare_float32(struct mo_run *r, const struct mo_node *
 {
     for (uint32_t i = 0; i < n_inputs; i++) {
         const struct mo_value *v = mo_in(r->graph, n, i);
-        if (v && v->dtype != MO_F32)
+        bool may_be_half = i < 32 && n->op->bf16_in >> i & 1;
+        if (v && v->dtype != MO_F32 && !(may_be_half && v->dtype == MO_BF16))
             return mo_fail(r->ctx, MOPT_UNSUPPORTED, "input %u is %s, it is computed for float32 only", i,
                            mo_dtype_name(v->dtype));
     }
@@ -153,6 +154,24 @@ size_t mo_run_out_elems(const struct mo_run *r, const struct mo_node *n, uint32_
 {
     const struct mo_value *v = mo_out(r->graph, n, i);
     return v ? (size_t)mo_value_elems(v) : 0;
+}
+
+enum mo_dtype mo_run_in_type(const struct mo_run *r, const struct mo_node *n, uint32_t i)
+{
+    const struct mo_value *v = mo_in(r->graph, n, i);
+    return v ? v->dtype : MO_F32;
+}
+
+enum mo_dtype mo_run_out_type(const struct mo_run *r, const struct mo_node *n, uint32_t i)
+{
+    const struct mo_value *v = mo_out(r->graph, n, i);
+    return v ? v->dtype : MO_F32;
+}
+
+void mo_run_zero_of(struct mo_run *r, enum mo_dtype dtype, size_t n_elems, void *x)
+{
+    const uint64_t zero = 0;
+    r->be->fill(r->dev, (size_t)mo_dtype_bits(dtype) / 8, n_elems, &zero, x);
 }
 
 void mo_run_zero(struct mo_run *r, size_t n_elems, float *x)

@@ -16,7 +16,8 @@ void mo_couple_image(struct mo_couple *c, const struct mo_graph *g, const struct
 /* The id of a node of g. */
 mo_node_id mo_node_id_of(const struct mo_graph *g, const struct mo_node *n);
 
-/* prepare: refuses inputs that are not float32, because the kernels have nothing else. */
+/* prepare: refuses inputs that are not float32 (or bfloat16 where op->bf16_in says so), because the kernels have
+ * nothing else. */
 enum mopt_status mo_prepare_float32(struct mo_run *r, const struct mo_node *n);
 /* prepare: the same for input 0 alone; the others are sizes and places. */
 enum mopt_status mo_prepare_float32_x(struct mo_run *r, const struct mo_node *n);
@@ -26,6 +27,11 @@ int64_t mo_product(const int64_t *factors, int n);
 /* Elements of input or output i in a planned graph; 0 when it is left out. */
 size_t mo_run_in_elems(const struct mo_run *r, const struct mo_node *n, uint32_t i);
 size_t mo_run_out_elems(const struct mo_run *r, const struct mo_node *n, uint32_t i);
+/* The type of input or output i; float32 where it is left out. */
+enum mo_dtype mo_run_in_type(const struct mo_run *r, const struct mo_node *n, uint32_t i);
+enum mo_dtype mo_run_out_type(const struct mo_run *r, const struct mo_node *n, uint32_t i);
+/* Zeros into n numbers of that type on the device. */
+void mo_run_zero_of(struct mo_run *r, enum mo_dtype dtype, size_t n_elems, void *x);
 /* Zeros into n floats on the device. */
 void mo_run_zero(struct mo_run *r, size_t n_elems, float *x);
 /* Input i, one number of any type, while running; false when it has not one element or is text. */

@@ -152,7 +152,8 @@ static size_t data_bytes(const struct mo_value *v)
 static size_t grad_bytes(const struct mo_value *v)
 {
     int64_t n = mo_value_elems(v);
-    return n < 0 || (uint64_t)n > SIZE_MAX / 8 ? SIZE_MAX : (size_t)MO_MAX(n, 1) * sizeof(float);
+    size_t each = v->dtype == MO_BF16 ? sizeof(uint16_t) : sizeof(float);
+    return n < 0 || (uint64_t)n > SIZE_MAX / 8 ? SIZE_MAX : (size_t)MO_MAX(n, 1) * each;
 }
 
 static void add_node_spans(struct mo_run *run, struct mo_plan *plan, mo_node_id i, struct spans *s)

@@ -118,6 +118,8 @@ MOPT_MUST_CHECK enum mopt_status mo_fuse_base(struct mopt_ctx *ctx, struct mo_gr
 MOPT_MUST_CHECK enum mopt_status mo_fuse_plan(struct mo_run *run, struct mo_graph *g);
 /* Of a Clip, from attributes or inputs, -inf and inf where there is none; false: not known before the run. */
 bool mo_clip_limits(const struct mo_graph *g, const struct mo_node *clip, float *low, float *high);
+/* bf16.c: which values of a plan are bfloat16, and the casts at the borders. */
+MOPT_MUST_CHECK enum mopt_status mo_bf16_plan(struct mo_run *run, struct mo_graph *g);
 /* params.c: finds the parameters of the base graph, makes the flat buffers and takes the data away from the values. */
 MOPT_MUST_CHECK enum mopt_status mo_params_take(struct mo_run *run);
 /* plan.c */

@@ -19,6 +19,7 @@ struct mo_run_options {
     bool train;                 /* gradients are wanted: parameters become mutable, nothing is folded into them */
     bool keep_names;            /* no fusion and no folding that removes a value of the user's graph (observers, diff) */
     bool reference;             /* plain C kernels, whatever the machine has */
+    bool bf16;                  /* products, and what lies between them, in bfloat16 (bf16.c); not with keep_names */
     bool free_batch;            /* the first dimension of inputs is open, even where the file fixes it */
     enum mo_bn_mode bn;
     float bn_momentum;          /* 0: 0.1; share of the new batch in the running statistics */
@@ -130,6 +131,11 @@ static inline float *mo_run_grad_out(const struct mo_run *r, const struct mo_nod
  * it up itself when several nodes read the value, unless the op has ADDS_GRAD. */
 float *mo_run_grad_in(const struct mo_run *r, const struct mo_node *n, uint32_t i);
 bool mo_run_adds(const struct mo_run *r, const struct mo_node *n, uint32_t i);     /* ADDS_GRAD ops: add instead of overwrite */
+/* Is input i bfloat16? Its gradient is then too, and so is output 0 but for matrix products. */
+static inline bool mo_run_in_bf16(const struct mo_run *r, const struct mo_node *n, uint32_t i)
+{
+    return i < n->n_in && n->in[i] != MO_NONE && r->graph->values[n->in[i]].dtype == MO_BF16;
+}
 void *mo_run_scratch(const struct mo_run *r, const struct mo_node *n);              /* scratch_bytes of it */
 void *mo_run_saved(const struct mo_run *r, const struct mo_node *n);                /* saved_bytes of it */
 void **mo_run_handle(const struct mo_run *r, const struct mo_node *n);              /* op->prepare's pointer */

@@ -28,8 +28,8 @@ static enum mopt_status latched(struct mo_run *run)
 static bool is_product(const struct mo_run *run, const struct mo_node *n)
 {
     const struct mo_graph *g = run->graph;
-    const struct mo_value *b = mo_in(g, n, 1);
-    if (!b || b->shape.rank != 2 || mo_out(g, n, 0)->shape.rank != 2)
+    const struct mo_value *b = mo_in(g, n, 1), *y = mo_out(g, n, 0);
+    if (!b || b->shape.rank != 2 || y->shape.rank != 2 || y->dtype != MO_F32)
         return false;
     if (mo_node_is(n, "MatMul"))
         return true;
@@ -82,7 +82,7 @@ static void csr_forward(struct mo_run *run, const struct mo_node *n)
     struct mo_fused f = mo_fused_read(n);
     run->be->gemm_csr(run->dev, y->dim[0], y->dim[1], b->dim[tb ? 1 : 0], x->row_start, x->column, x->value, tb,
                       mo_run_in(run, n, 1), mo_run_in(run, n, 2), mo_run_out(run, n, 0));
-    mo_fused_apply(run, &f, (size_t)(y->dim[0] * y->dim[1]), mo_run_out(run, n, 0));
+    mo_fused_apply(run, &f, MO_F32, (size_t)(y->dim[0] * y->dim[1]), mo_run_out(run, n, 0));
 }
 
 static void csr_backward(struct mo_run *run, const struct mo_node *n)
@@ -93,7 +93,7 @@ static void csr_backward(struct mo_run *run, const struct mo_node *n)
     float *db = mo_run_grad_in(run, n, 1), *dbias = mo_run_grad_in(run, n, 2);
     float *dy = mo_run_grad_out(run, n, 0);
     struct mo_fused f = mo_fused_read(n);
-    mo_fused_grad(run, &f, (size_t)(y->dim[0] * y->dim[1]), mo_run_out(run, n, 0), dy);
+    mo_fused_grad(run, &f, MO_F32, (size_t)(y->dim[0] * y->dim[1]), mo_run_out(run, n, 0), dy);
     if (db)
         run->be->gemm_csr_grad(run->dev, y->dim[0], y->dim[1], b->dim[tb ? 1 : 0], x->row_start, x->column, x->value,
                                tb, dy, db);
@@ -150,6 +150,15 @@ static size_t grad_elems(const struct mo_run *run, mo_value_id v)
     return (size_t)mo_value_elems(&run->graph->values[v]);
 }
 
+/* What input k got beside, to its gradient. */
+static void add_gradient(struct mo_run *run, const struct mo_node *n, uint32_t k, const void *more)
+{
+    if (mo_run_in_bf16(run, n, k))
+        run->be->axpy_bf16(run->dev, grad_elems(run, n->in[k]), 1, more, (uint16_t *)run->tensors[n->in[k]].grad, true);
+    else
+        run->be->axpy(run->dev, grad_elems(run, n->in[k]), 1, more, run->tensors[n->in[k]].grad, true);
+}
+
 static enum mopt_status backward_node(struct mo_run *run, mo_node_id i)
 {
     const struct mo_node *n = &run->graph->nodes[i];
@@ -163,8 +172,7 @@ static enum mopt_status backward_node(struct mo_run *run, mo_node_id i)
         status = n->op->backward(run, n);
     for (uint32_t k = 0; !status && k < n->n_in; k++)
         if (np->grad_in[k].is_spare)
-            run->be->axpy(run->dev, grad_elems(run, n->in[k]), 1, (float *)(run->plan->block + np->grad_in[k].offset),
-                          run->tensors[n->in[k]].grad, true);
+            add_gradient(run, n, k, run->plan->block + np->grad_in[k].offset);
     if (!status && run->be->is_host)
         status = latched(run);
     if (p->is_profiling)

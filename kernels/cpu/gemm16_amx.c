@@ -1,0 +1,162 @@
+/* gemm16_amx.c - gemm16.h on AMX: two tiles of rows by two of columns. */
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include "kernels/cpu/gemm16.h"
+
+/* tile registers; the intrinsics want literals */
+#define C00 0
+#define C01 1
+#define C10 2
+#define C11 3
+#define A0 4
+#define A1 5
+#define B0 6
+#define B1 7
+
+/* GCC's tile intrinsics do not say that they read memory: what they read must have been written. */
+#define IN_MEMORY(p) __asm__ volatile("" : : "r"(p) : "memory")
+
+static void begin(void)
+{
+    struct { uint8_t palette, start_row, reserved[14]; uint16_t row_bytes[16]; uint8_t rows[16]; } c = { .palette = 1 };
+    for (int i = 0; i < 8; i++) {
+        c.rows[i] = 16;
+        c.row_bytes[i] = 64;
+    }
+    IN_MEMORY(&c);
+    _tile_loadconfig(&c);
+}
+
+static void end(void)
+{
+    _tile_release();
+}
+
+/* Both flags are constants where this is inlined. */
+static inline __attribute__((always_inline)) void multiply(const bool two_rows, const bool two_columns,
+                                                           const struct mo_product16 *p)
+{
+    const uint16_t *a = p->a, *b = p->b, *a1 = a + p->a_step, *b1 = b + p->b_step;
+    IN_MEMORY(p);
+    _tile_zero(C00);
+    if (two_columns)
+        _tile_zero(C01);
+    if (two_rows)
+        _tile_zero(C10);
+    if (two_rows && two_columns)
+        _tile_zero(C11);
+    for (int64_t k = 0; k < p->n_tiles * MO_TILE16_ELEMS; k += MO_TILE16_ELEMS) {
+        _tile_loadd(A0, a + k, 64);
+        _tile_loadd(B0, b + k, 64);
+        _tile_dpbf16ps(C00, A0, B0);
+        if (two_columns) {
+            _tile_loadd(B1, b1 + k, 64);
+            _tile_dpbf16ps(C01, A0, B1);
+        }
+        if (two_rows) {
+            _tile_loadd(A1, a1 + k, 64);
+            _tile_dpbf16ps(C10, A1, B0);
+        }
+        if (two_rows && two_columns)
+            _tile_dpbf16ps(C11, A1, B1);
+    }
+    _tile_stored(C00, p->c, 128);
+    if (two_columns)
+        _tile_stored(C01, p->c + 16, 128);
+    if (two_rows)
+        _tile_stored(C10, p->c + 512, 128);
+    if (two_rows && two_columns)
+        _tile_stored(C11, p->c + 512 + 16, 128);
+    IN_MEMORY(p->c);
+}
+
+static void product(const struct mo_product16 *p)
+{
+    if (p->two_rows && p->two_columns)
+        multiply(true, true, p);
+    else if (p->two_rows)
+        multiply(true, false, p);
+    else if (p->two_columns)
+        multiply(false, true, p);
+    else
+        multiply(false, false, p);
+}
+
+/* ---- packing: 16 vectors of 16 pairs at a time ---- */
+
+/* 32 numbers of k, n of them there. */
+static inline __m512i along_k(const struct mo_pack16 *p, int64_t at, int64_t n)
+{
+    uint32_t there = n >= 32 ? ~0u : (1u << n) - 1;
+    if (!p->is_f32)
+        return _mm512_maskz_loadu_epi16(there, (const uint16_t *)p->from + at);
+    const float *x = (const float *)p->from + at;
+    __m512 low = _mm512_maskz_loadu_ps((__mmask16)there, x), high = _mm512_maskz_loadu_ps((__mmask16)(there >> 16), x + 16);
+    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+}
+
+/* 16 numbers of x (n of them there) of one k, as the low halves of 32 bits. */
+static inline __m512i one_k(const struct mo_pack16 *p, int64_t at, int64_t n)
+{
+    __mmask16 there = (__mmask16)((1u << n) - 1);
+    if (!p->is_f32)
+        return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(there, (const uint16_t *)p->from + at));
+    __m512 x = _mm512_maskz_loadu_ps(there, (const float *)p->from + at);
+    return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x));
+}
+
+/* 4 x 4 blocks of 4 x 4 of 32 bits */
+static inline void transpose(__m512i v[16])
+{
+    __m512i t[16];
+    for (int i = 0; i < 16; i += 4) {
+        __m512i a = _mm512_unpacklo_epi32(v[i], v[i + 1]), b = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+        __m512i c = _mm512_unpacklo_epi32(v[i + 2], v[i + 3]), d = _mm512_unpackhi_epi32(v[i + 2], v[i + 3]);
+        t[i] = _mm512_unpacklo_epi64(a, c);
+        t[i + 1] = _mm512_unpackhi_epi64(a, c);
+        t[i + 2] = _mm512_unpacklo_epi64(b, d);
+        t[i + 3] = _mm512_unpackhi_epi64(b, d);
+    }
+    for (int i = 0; i < 4; i++) {
+        __m512i a = _mm512_shuffle_i32x4(t[i], t[i + 4], 0x88), b = _mm512_shuffle_i32x4(t[i + 8], t[i + 12], 0x88);
+        __m512i c = _mm512_shuffle_i32x4(t[i], t[i + 4], 0xdd), d = _mm512_shuffle_i32x4(t[i + 8], t[i + 12], 0xdd);
+        v[i] = _mm512_shuffle_i32x4(a, b, 0x88);
+        v[i + 8] = _mm512_shuffle_i32x4(a, b, 0xdd);
+        v[i + 4] = _mm512_shuffle_i32x4(c, d, 0x88);
+        v[i + 12] = _mm512_shuffle_i32x4(c, d, 0xdd);
+    }
+}
+
+/* Rows of v: x where k runs in memory, pairs of k where x does. */
+static inline void load_tile(const struct mo_pack16 *p, int64_t k, __m512i v[16])
+{
+    int64_t left = p->n_k - k;
+    for (int i = 0; i < 16; i++) {
+        int64_t first = 2 * i;
+        v[i] = _mm512_setzero_si512();
+        if (p->step_k == 1 && i < p->n_x)
+            v[i] = along_k(p, i * p->step_x + k, left);
+        if (p->step_k != 1 && first < left)
+            v[i] = one_k(p, (k + first) * p->step_k, p->n_x);
+        if (p->step_k != 1 && first + 1 < left)
+            v[i] = _mm512_or_si512(v[i], _mm512_slli_epi32(one_k(p, (k + first + 1) * p->step_k, p->n_x), 16));
+    }
+}
+
+static void pack(const struct mo_pack16 *p)
+{
+    uint16_t *to = p->to;
+    bool as_loaded = (p->step_k == 1) != p->as_b;
+    for (int64_t k = 0; k < p->n_k; k += MO_TILE16_K, to += MO_TILE16_ELEMS) {
+        __m512i v[16];
+        load_tile(p, k, v);
+        if (!as_loaded)
+            transpose(v);
+        for (int i = 0; i < 16; i++)
+            _mm512_store_si512(to + 32 * i, v[i]);
+    }
+}
+
+const struct mo_gemm16_loops mo_gemm16_amx = { .begin = begin, .end = end, .pack = pack, .product = product };
+#endif
