@@ -9,7 +9,7 @@ enum { F32 = 1 };
 
 static float *room(struct mo_device *dev, size_t n)
 {
-    float *y = n < SIZE_MAX / 8 ? malloc((n + 1) * sizeof *y) : NULL;
+    float *y = n < SIZE_MAX / 8 ? calloc(n + 1, sizeof *y) : NULL;
     if (!y)
         mo_device_latch(dev, "out of memory: %zu numbers in float32", n);
     return y;

@@ -60,6 +60,11 @@ void mo_cuda_conv_free(struct mo_device *dev, struct mo_conv *conv)
     free(conv);
 }
 
+const struct mo_conv_desc *mo_cuda_conv_desc(const struct mo_conv *c)
+{
+    return &c->d;
+}
+
 size_t mo_cuda_conv_scratch_bytes(const struct mo_conv *c, bool backward)
 {
     (void)backward;

@@ -18,6 +18,7 @@ extern "C" {
 struct mo_conv *mo_cuda_conv_new(struct mo_device *dev, const struct mo_conv_desc *desc);
 void mo_cuda_conv_free(struct mo_device *dev, struct mo_conv *conv);
 size_t mo_cuda_conv_scratch_bytes(const struct mo_conv *conv, bool backward);
+const struct mo_conv_desc *mo_cuda_conv_desc(const struct mo_conv *conv);
 struct mo_qconv *mo_cuda_qconv_new(struct mo_device *dev, const struct mo_qconv_desc *desc);
 void mo_cuda_qconv_free(struct mo_device *dev, struct mo_qconv *q);
 size_t mo_cuda_qconv_scratch_bytes(const struct mo_qconv *q);

@@ -156,7 +156,8 @@ static enum mopt_status open_teacher(struct distiller *d)
     MO_TRY(open_data(d));
     bool has_values = mo_dataset_source(d->data, MO_SPLIT_TRAIN)->target == MO_TARGET_VALUES;
     d->output = has_values ? g->outputs[0] : mo_graph_logits(g, &activation);
-    const struct mo_run_options how = {.outputs = &d->output, .n_outputs = 1};
+    const struct mo_run_options how = {.outputs = &d->output, .n_outputs = 1,
+                                       .bf16 = d->train->precision == MO_PRECISION_BF16};
     MO_TRY(mo_run_new(d->ctx, g, &how, &d->teacher));
     const struct mo_shape *input = &mo_run_input(d->teacher, 0)->shape;
     int64_t fixed = input->rank > 0 ? input->dim[0] : MO_UNKNOWN;

@@ -13,7 +13,7 @@
 #include "lib/passes/measure.h"
 #include "lib/run/run.h"
 
-struct bench_options { int64_t batch, runs, free_dim; double seconds, warmup; bool profile, train; };
+struct bench_options { int64_t batch, runs, free_dim; double seconds, warmup; bool profile, train; int precision; };
 #define AT(field) offsetof(struct bench_options, field)
 static const struct mopt_option options[] = {
     {"batch", MOPT_OPT_INT, AT(batch), .def = 1, .min = 1, .max = 65536, .word = "N", .help = "samples a run"},
@@ -26,6 +26,8 @@ static const struct mopt_option options[] = {
      .help = "time to run each model before measuring"},
     {"free-dim", MOPT_OPT_INT, AT(free_dim), .def = 1, .min = 1, .max = 1 << 20, .word = "N",
      .help = "size of free dimensions other than the first"},
+    {"precision", MOPT_OPT_CHOICE, AT(precision), .text_def = "fp32", .choices = MO_PRECISION_CHOICES,
+     .help = MO_PRECISION_HELP},
     {"profile", MOPT_OPT_BOOL, AT(profile), .help = "time of each operator too"},
     {"train", MOPT_OPT_BOOL, AT(train), .help = "training steps (forward, loss, backward, update) instead of inference"},
     {0}};
@@ -59,7 +61,8 @@ static enum mopt_status prepare(struct race *r, struct racer *m)
     MO_TRY(mo_sample_shapes(ctx, &m->model->graph, r->o->batch, r->o->free_dim, shapes, MAX_INPUTS, &n));
     const char *activation;
     mo_value_id logits = r->o->train ? mo_graph_logits(&m->model->graph, &activation) : MO_NONE;
-    struct mo_run_options how = {.train = r->o->train, .outputs = r->o->train ? &logits : NULL, .n_outputs = r->o->train};
+    struct mo_run_options how = {.train = r->o->train, .outputs = r->o->train ? &logits : NULL, .n_outputs = r->o->train,
+                                  .bf16 = r->o->precision == MO_PRECISION_BF16};
     MO_TRY(mo_run_new(ctx, &m->model->graph, &how, &m->run));
     if (r->o->train && !m->run->n_trained)
         return mo_fail(ctx, MOPT_UNSUPPORTED, "there is nothing to train");

@@ -1,16 +1,19 @@
 /* pass_eval.c - eval: how good a model is on labelled data. */
 #include "lib/passes/eval.h"
+#include "lib/run/run.h"
 
 #include <math.h>
 
 enum which { WHICH_AUTO, WHICH_TEST, WHICH_VALIDATION, WHICH_TRAIN, WHICH_ALL };
 
-struct eval_options { int64_t batch; int split; bool confusion; };
+struct eval_options { int64_t batch; int split; bool confusion; int precision; };
 #define AT(field) offsetof(struct eval_options, field)
 static const struct mopt_option options[] = {
     {"batch", MOPT_OPT_INT, AT(batch), .def = 256, .min = 1, .max = 65536, .word = "N", .help = "samples at a time"},
     {"split", MOPT_OPT_CHOICE, AT(split), .text_def = "auto", .choices = "auto|test|validation|train|all",
      .help = "what to judge on; auto: --eval-data, else the test part, else all of --data"},
+    {"precision", MOPT_OPT_CHOICE, AT(precision), .text_def = "fp32", .choices = MO_PRECISION_CHOICES,
+     .help = MO_PRECISION_HELP},
     {"confusion", MOPT_OPT_BOOL, AT(confusion), .help = "count every pair of true and said class in the report"},
     {0}};
 
@@ -55,7 +58,8 @@ static void report_classes(struct mopt_report *report, const struct mo_source *s
 static enum mopt_status run(struct mo_job *job)
 {
     const struct eval_options *o = job->options;
-    struct mo_evaluation e = {.batch = (size_t)o->batch, .wants_confusion = o->confusion, .tells_progress = true};
+    struct mo_evaluation e = {.batch = (size_t)o->batch, .wants_confusion = o->confusion, .tells_progress = true,
+                              .bf16 = o->precision == MO_PRECISION_BF16};
     const char *name = NULL;
     MO_TRY(choose_split(job, o->split, &e.split, &name));
     mo_report_set_text(job->report, "split", name);

@@ -12,11 +12,13 @@
 
 enum { MAX_ENDS = 256 };
 
-struct infer_options { struct mo_list input, output; bool force; };
+struct infer_options { struct mo_list input, output; bool force; int precision; };
 #define AT(field) offsetof(struct infer_options, field)
 static const struct mopt_option options[] = {
     {"input", MOPT_OPT_LIST, AT(input), .word = "NAME=FILE", .help = "a tensor for an input, .pb or .npy; each input needs one"},
     {"output", MOPT_OPT_LIST, AT(output), .word = "NAME=FILE", .help = "where an output goes, .pb or .npy; repeatable"},
+    {"precision", MOPT_OPT_CHOICE, AT(precision), .text_def = "fp32", .choices = MO_PRECISION_CHOICES,
+     .help = MO_PRECISION_HELP},
     {"force", MOPT_OPT_BOOL, AT(force), .help = "overwrite existing files"},
     {0}};
 
@@ -222,7 +224,9 @@ static enum mopt_status run_once(struct infer *f)
     struct mo_run *run = NULL;
     for (uint32_t i = 0; i < f->n_out; i++)
         outputs[i] = f->out[i].value;
-    const struct mo_run_options how = {.outputs = outputs, .n_outputs = f->n_out};
+    const struct infer_options *o = f->job->options;
+    const struct mo_run_options how = {.outputs = outputs, .n_outputs = f->n_out,
+                                       .bf16 = o->precision == MO_PRECISION_BF16};
     MO_TRY(mo_run_new(f->job->ctx, f->g, &how, &run));
     enum mopt_status s = forward(f, run);
     mo_run_free(run);

@@ -24,7 +24,7 @@ struct mo_train_settings {
     int bn;                     /* enum mo_bn_mode */
     int init;                   /* 0 keep, 1 fresh */
     int keep;                   /* which weights are written at the end: 0 best, 1 last */
-    int precision;              /* 0 fp32 */
+    int precision;              /* enum mo_precision */
     const char *checkpoint, *resume;
     double checkpoint_every_s;  /* seconds between checkpoints, besides one an epoch */
 };

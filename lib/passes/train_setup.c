@@ -74,8 +74,8 @@ const struct mopt_option mo_train_options[] = {
     {"keep", MOPT_OPT_CHOICE, AT(keep), .text_def = "best", .choices = "best|last",
      .needs = "val-split,keep=last", /* without validation it is what happens: saying so is no mistake */
      .help = "weights of the epoch that validated best, or of the last one"},
-    {"precision", MOPT_OPT_CHOICE, AT(precision), .text_def = "fp32", .choices = "fp32",
-     .help = "of arithmetic in training"},
+    {"precision", MOPT_OPT_CHOICE, AT(precision), .text_def = "fp32", .choices = MO_PRECISION_CHOICES,
+     .help = MO_PRECISION_HELP},
     {"checkpoint", MOPT_OPT_TEXT, AT(checkpoint), .word = "FILE", .help = "where to keep what --resume needs"},
     {"checkpoint-every", MOPT_OPT_FLOAT, AT(checkpoint_every_s), .def = 60, .min = 0, .max = 1e9, .word = "SECONDS",
      .needs = "checkpoint,resume",
@@ -210,6 +210,7 @@ static enum mopt_status open_run(struct mo_trainer *t, const char **activation)
     const struct mo_run_options options = {.train = true,
                                            .free_batch = true,
                                            .bn = (enum mo_bn_mode)t->s.bn,
+                                           .bf16 = t->s.precision == MO_PRECISION_BF16,
                                            .seed = (uint64_t)t->job->settings->seed,
                                            .outputs = &t->output,
                                            .n_outputs = 1};

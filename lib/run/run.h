@@ -13,6 +13,10 @@
 /* Opens ctx's device on first use. */
 MOPT_MUST_CHECK enum mopt_status mo_device_need(struct mopt_ctx *ctx);
 
+/* --precision; auto is float32 for now */
+enum mo_precision { MO_PRECISION_F32, MO_PRECISION_BF16, MO_PRECISION_AUTO };
+#define MO_PRECISION_CHOICES "fp32|bf16|auto"
+#define MO_PRECISION_HELP "of arithmetic; bf16: products of 16-bit numbers, summed in fp32; auto: fp32"
 enum mo_bn_mode { MO_BN_AUTO, MO_BN_BATCH, MO_BN_FROZEN };     /* auto: batch statistics when the batch is >= 16 */
 
 struct mo_run_options {

@@ -657,7 +657,8 @@ START_TEST(every_kernel_has_a_case)
 #define MO_KERNEL(kernel, args)                                                                     \
     {                                                                                               \
         bool is_own = (void (*)(void))be->kernel != (void (*)(void))mo_backend_reference.kernel;    \
-        bool has_case = !is_own;                                                                    \
+        size_t length = strlen(#kernel);        /* those over bfloat16: test_bf16_kernels.c */      \
+        bool has_case = !is_own || (length > 5 && !strcmp(#kernel + length - 5, "_bf16"));                                                                   \
         for (size_t i = 0; i < MO_COUNT(cases); i++)                                                \
             has_case |= !strcmp(cases[i].name, #kernel);                                            \
         ck_assert_msg(has_case, "no case for kernel '%s'", #kernel);                                \
