@@ -8,8 +8,11 @@
 
 static enum mopt_status infer_construct(struct mopt_ctx *ctx, struct mo_graph *g, struct mo_node *n)
 {
-    for (uint32_t i = 1; i < n->n_in; i++)
+    for (uint32_t i = 0; i < n->n_in; i++) {
+        if (!mo_in(g, n, i))
+            return mo_fail(ctx, MOPT_DATA, "input %u is left out", i);
         MO_TRY(mo_check_same_dtype(ctx, mo_in(g, n, 0), mo_in(g, n, i)));
+    }
     mo_set_out_list(g, n, 0, MO_SEQUENCE, mo_in(g, n, 0)->dtype);
     return MOPT_OK;
 }
