@@ -14,6 +14,8 @@
 #include <jerror.h>
 #include <png.h>
 
+#include "formats/image_formats.h"
+
 enum { MAX_SIDE = 65535, MIN_BYTES = 8, RGB = 3, MAX_SCANS = 200 };
 
 static bool is_jpeg(const uint8_t *bytes, size_t n)
@@ -284,8 +286,10 @@ static enum mopt_status run(const uint8_t *bytes, size_t n_bytes, int channels, 
         *info = (struct mo_image_info){.height = (int)p.height, .width = (int)p.width, .is_grey = p.is_grey};
         return p.status;
     }
-    snprintf(why, why_bytes, "is neither JPEG nor PNG");
-    return MOPT_DATA;
+    enum mopt_status s = mo_image_formats(bytes, n_bytes, max_pixels, buffer, info, why, why_bytes);
+    if (!s && buffer && channels == 1)
+        to_grey(buffer->mem, (size_t)info->height * (size_t)info->width);
+    return s;
 }
 
 bool mo_image_info(const uint8_t *bytes, size_t n_bytes, struct mo_image_info *info, char *why, size_t why_bytes)

@@ -1,4 +1,4 @@
-/* image_decode.h - JPEG and PNG from memory. */
+/* image_decode.h - pictures from memory: JPEG and PNG, and those of image_formats.h. */
 #ifndef MO_IMAGE_DECODE_H
 #define MO_IMAGE_DECODE_H
 

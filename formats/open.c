@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "formats/image_decode.h"
 #include "formats/file.h"
 #include "formats/formats.h"
 #include "kernels/backend.h"
@@ -36,6 +37,23 @@ static int machine(char *cpu, size_t cpu_bytes)
     return (int)sysconf(_SC_NPROCESSORS_ONLN);
 }
 
+/* Pictures within a model's data: as large as any camera's. */
+#define MAX_PIXELS ((uint64_t)1 << 28)
+
+static enum mopt_status decode_image(struct mopt_ctx *ctx, const void *bytes, size_t n_bytes, uint8_t **pixels, int *height,
+                                     int *width)
+{
+    struct mo_sample_buffer buffer = { 0 };
+    char why[160] = "";
+    enum mopt_status s = mo_image_decode(bytes, n_bytes, 3, MAX_PIXELS, &buffer, height, width, why, sizeof why);
+    *pixels = buffer.mem;
+    if (!s)
+        return MOPT_OK;
+    mo_mem_free(buffer.mem);
+    *pixels = NULL;
+    return mo_fail(ctx, s, "the picture: %s", why);
+}
+
 static const struct mo_io file_io = {
     .read_model = mopt_model_read,
     .write_model = mopt_model_write,
@@ -49,6 +67,7 @@ static const struct mo_io file_io = {
     .hash_file = mo_file_hash,
     .machine = machine,
     .read_report = mo_read_report,
+    .decode_image = decode_image,
     .spill = mo_file_spill,
     .forget = mo_onnx_forget,
 };

@@ -39,6 +39,9 @@ struct mo_io {
     void *(*spill)(size_t n_bytes);
     /* these bytes, where they lie in a file the model was read from, are not needed soon */
     void (*forget)(const struct mopt_model *, const void *bytes, size_t n_bytes);
+    /* A picture in memory, of any format that is known by its first bytes, as rows of RGB (mo_mem_free). */
+    enum mopt_status (*decode_image)(struct mopt_ctx *, const void *bytes, size_t n_bytes, uint8_t **pixels, int *height,
+                                     int *width);
     /* a JSON report read back (--baseline); the caller frees it */
     enum mopt_status (*read_report)(struct mopt_ctx *, const char *path, struct mopt_report **);
 };
