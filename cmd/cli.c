@@ -162,7 +162,7 @@ enum mopt_status cli_run_recipe(struct cli *cli, const char *const *paths, size_
     if (s)
         say_error(cli);
     enum mopt_status later = MOPT_OK;
-    bool writes = is_whole && cli->out && !cli->dry_run, is_told = cli->json || cli->report_path;
+    bool writes = is_whole && cli->out && !cli->dry_run && !mopt_rank(cli->ctx), is_told = cli->json || cli->report_path;
     if (writes)
         later = cli_write_model(cli, models[0]);
     if (writes && !later && report && is_told)

@@ -11,9 +11,8 @@
  * so ranks 2k and 2k + 1 of a group of 2n have the sum that rank k of a group of n has when it adds the same two parts
  * itself. All ranks get the same bits.
  *
- * A sum is started and then makes progress only while poll, wait, or another call of this table runs: there is no thread
- * behind it. Sums finish in the order in which they were started, which must be the same on all ranks; no other call but
- * poll and wait comes between start and wait.
+ * A sum is started and then makes progress only while start, poll or wait run: there is no thread behind it. All ranks
+ * start the same sums in the same order; several may be under way, and any of them be waited for.
  *
  * Calls return 0, or -1 when a rank is gone or the caller's `stop` asked to give up: the group is then of no use, and
  * `why` of the group says what happened. */
@@ -46,7 +45,7 @@ struct mo_comm {
     /* x[i] = the sum of x[i] over all ranks, in place; x is not to be touched until it is done. The ticket counts sums
      * from 1; 0: it failed. */
     uint64_t (*start)(struct mo_group *, void *x, size_t n, enum mo_comm_type type);
-    /* Moves what is under way; returns how many sums are done since the beginning. */
+    /* Moves what is under way; returns the last ticket up to which all are done. */
     uint64_t (*poll)(struct mo_group *);
     int (*wait)(struct mo_group *, uint64_t ticket);
     /* Rank 0's bytes to all. */

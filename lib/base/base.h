@@ -56,14 +56,6 @@ struct mopt_ctx {
     const struct mo_comm *comm;         /* how ranks talk; NULL: this process is alone (mopt_join) */
     struct mo_group *group;
     int rank, n_ranks, local_rank;      /* 0 of 1 without others; local: among those of the same host */
-    struct mo_ranks_use {               /* what the exchange of gradients has cost since the beginning */
-        uint64_t n_sums, n_bytes;       /* bytes: of what was summed, once a rank */
-        double seconds;                 /* in which at least one sum was under way */
-        double exposed_s;               /* of them: waited with nothing else to do */
-        double busy_s;                  /* spent moving and adding bytes between other work: on a CPU not free either */
-    } ranks_use;
-    uint64_t sums_under_way, last_sum;
-    double sums_began_s;
     bool has_own_threads;               /* the number of threads was said, not found */
     const struct mo_io *io;             /* how files are reached; see io.h */
     mopt_event_fn *on_event;

@@ -119,6 +119,7 @@ struct mo_batch {
     bool is_sparse; const int64_t *row_start; const int32_t *column; const float *value;    /* instead of x[0] */
     const int64_t *labels;                  /* CLASS: n */
     const float *targets;                   /* VALUES: n x n_targets */
+    const uint32_t *place;                  /* of each sample in the whole batch, where none is left out */
     const uint32_t *index;                  /* of each sample in its split's source: key for cached teacher outputs */
 };
 
@@ -130,6 +131,10 @@ struct mo_loader_options {
                                                empty rows): its shape says the full batch, n how many count */
     uint64_t seed;
     uint32_t limit;                         /* at most that many samples an epoch (calibration); 0: all */
+    /* Of each batch of n samples only those from first_part n / n_parts to (first_part + parts) n / n_parts; a batch may
+     * then be empty, and only the count of batches says where the epoch ends. n_parts 0: all of them. */
+    uint32_t first_part, parts, n_parts;
+    uint32_t at, by;                        /* batches at, at + by, at + 2 by ...; may be empty too. by 0: every one */
 };
 struct mo_loader;
 MOPT_MUST_CHECK enum mopt_status mo_loader_new(struct mopt_ctx *ctx, struct mopt_dataset *dataset,

@@ -21,7 +21,7 @@ struct slot {
     void *x[MO_MAX_INPUTS];
     int64_t *labels;
     float *targets;
-    uint32_t *index;
+    uint32_t *index, *place;
     int64_t *row_start;
     struct mo_sample_buffer columns, values;    /* CSR, growing */
     struct bad *bad;                            /* samples left out; room for a whole batch is made when the first comes */
@@ -144,7 +144,7 @@ static void describe_batch(const struct mo_loader *l, struct slot *slot, size_t 
     size_t n_rows = l->options.pad ? pad_batch(l, slot, n) : n;
     struct mo_batch *batch = &slot->batch;
     *batch = (struct mo_batch){.n = n, .n_inputs = d->n_inputs, .labels = slot->labels, .targets = slot->targets,
-                               .index = slot->index};
+                               .index = slot->index, .place = slot->place};
     for (uint32_t k = 0; k < d->n_inputs; k++) {
         batch->x[k] = slot->x[k];
         batch->dtype[k] = d->input[k].dtype;
@@ -166,14 +166,20 @@ static void describe_batch(const struct mo_loader *l, struct slot *slot, size_t 
 
 static void fill_batch(const struct mo_loader *l, struct slot *slot, size_t b, struct mo_scratch *scratch)
 {
-    size_t from = b * l->options.batch, to = MO_MIN(from + l->options.batch, l->n_samples), n = 0;
+    const struct mo_loader_options *o = &l->options;
+    size_t whole = (o->at + b * MO_MAX(o->by, 1u)) * o->batch, from = whole, to = MO_MIN(from + o->batch, l->n_samples), n = 0;
+    if (o->n_parts) {
+        size_t size = to - whole;
+        to = whole + (size_t)(o->first_part + o->parts) * size / o->n_parts;
+        from = whole + (size_t)o->first_part * size / o->n_parts;
+    }
     slot->n_bad = 0;
     slot->status = MOPT_OK;
     for (size_t i = from; i < to && !slot->status; i++) {
         char why[512] = "out of memory for a batch";
         enum mopt_status s = fill_row(l, slot, n, l->order[i], scratch, why, sizeof why);
         if (!s)
-            n++;
+            slot->place[n++] = (uint32_t)(i - whole);
         else if (s == MOPT_DATA && !l->d->strict)
             slot->status = note_bad(slot, l->order[i], why);
         else {
@@ -216,6 +222,7 @@ static enum mopt_status new_slot(struct mopt_ctx *ctx, const struct mo_loader *l
     const struct mo_source *source = l->filler.source;
     size_t batch = l->options.batch, total = batch * sizeof *slot->index;
     bool ok = (slot->index = mo_mem_new(batch, sizeof *slot->index));
+    ok &= !!(slot->place = mo_mem_new(batch, sizeof *slot->place));
     if (source->kind == MO_SAMPLE_SPARSE)
         ok &= !!(slot->row_start = mo_mem_new(batch + 1, sizeof *slot->row_start));
     for (uint32_t k = 0; k < l->d->n_inputs && source->kind != MO_SAMPLE_SPARSE; k++) {
@@ -236,6 +243,7 @@ static void free_slot(struct slot *slot)
     mo_mem_free(slot->labels);
     mo_mem_free(slot->targets);
     mo_mem_free(slot->index);
+    mo_mem_free(slot->place);
     mo_mem_free(slot->row_start);
     mo_mem_free(slot->columns.mem);
     mo_mem_free(slot->values.mem);
@@ -288,6 +296,8 @@ enum mopt_status mo_loader_new(struct mopt_ctx *ctx, struct mopt_dataset *d, con
     l->n_samples = options->limit ? MO_MIN(part->n, (size_t)options->limit) : part->n;
     l->options.batch = MO_MAX(MO_MIN(options->batch, l->n_samples), (size_t)1);
     l->n_batches = l->n_samples / options->batch + (!options->drop_last && l->n_samples % options->batch);
+    if (options->by)
+        l->n_batches = l->n_batches > options->at ? (l->n_batches - options->at + options->by - 1) / options->by : 0;
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->work, NULL);
     pthread_cond_init(&l->done, NULL);
@@ -403,7 +413,7 @@ enum mopt_status mo_loader_next(struct mo_loader *l, const struct mo_batch **bat
         tell_bad(l, slot);
         if (slot->status)
             return mo_fail(l->ctx, slot->status, "%s", slot->why);
-        if (slot->batch.n) { /* else every sample of it was bad */
+        if (slot->batch.n || l->options.n_parts || l->options.by) { /* else every sample of it was bad */
             *batch = &slot->batch;
             return MOPT_OK;
         }

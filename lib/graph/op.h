@@ -75,6 +75,9 @@ struct mo_op {
     bool (*permute)(struct mo_graph *g, struct mo_node *n, const int *perm, int rank);
     size_t (*scratch_bytes)(const struct mo_run *r, const struct mo_node *n, bool backward);   /* during one call */
     size_t (*saved_bytes)(const struct mo_run *r, const struct mo_node *n);                     /* forward to backward */
+    /* Numbers that the shards of a batch add up in this node (lib/run/shards.h); 0, NULL: none. The same in forward and
+     * backward. */
+    size_t (*sync_elems)(const struct mo_run *r, const struct mo_node *n);
     unsigned backward_reads;        /* bit k: input k; bit 16+k: output k must still be there in backward */
     /* bit k: a float constant at input k is a parameter (counted, trained, pruned) when it has more than one
      * element or PARAM_SCALAR is set: Conv 0b110, BatchNormalization 0b110, Add 0b11, Gather 0b1. Constants at other inputs are

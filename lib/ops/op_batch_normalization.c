@@ -88,7 +88,14 @@ static bool uses_batch(const struct mo_run *r, const struct mo_node *n)
         return true;
     if (!r->is_training || r->options.bn == MO_BN_FROZEN)
         return false;
-    return r->options.bn == MO_BN_BATCH || mo_in(r->graph, n, 0)->shape.dim[0] >= LEAST_BATCH;
+    int64_t batch = r->sync ? (int64_t)r->sync->batch : mo_in(r->graph, n, 0)->shape.dim[0];
+    return r->options.bn == MO_BN_BATCH || batch >= LEAST_BATCH;
+}
+
+/* Sums of shards: of two things a channel, and the rows. */
+static size_t sync_elems(const struct mo_run *r, const struct mo_node *n)
+{
+    return uses_batch(r, n) ? 2 * (size_t)channels_of(r, n) + 1 : 0;
 }
 
 /* Mean and variance of the batch. */
@@ -97,9 +104,13 @@ static size_t stats_bytes(const struct mo_run *r, const struct mo_node *n)
     return 2 * (size_t)channels_of(r, n) * sizeof(float);
 }
 
+/* Of a shard's backward: what its gradients of scale and bias add up to when nobody else wants them, what of all shards'
+ * goes into dx, and that by element. */
 static size_t scratch_bytes(const struct mo_run *r, const struct mo_node *n, bool backward)
 {
-    return backward ? 0 : stats_bytes(r, n);
+    if (backward)
+        return r->options.is_shard ? 2 * stats_bytes(r, n) + mo_run_in_elems(r, n, 0) * sizeof(float) : 0;
+    return stats_bytes(r, n);
 }
 
 static size_t saved_bytes(const struct mo_run *r, const struct mo_node *n)
@@ -141,12 +152,51 @@ static void give_outputs(struct mo_run *r, const struct mo_node *n, const float 
 static void train_state(struct mo_run *r, const struct mo_node *n, const float *mean, const float *var)
 {
     float share = r->options.bn_momentum > 0.0f ? r->options.bn_momentum : RUN_MOMENTUM;
-    float rows = (float)rows_of(r, n), *state[2] = {mo_run_in(r, n, 3), mo_run_in(r, n, 4)};
+    float rows = r->sync ? (float)r->sync->sums[2 * channels_of(r, n)] : (float)rows_of(r, n), *state[2] = {mo_run_in(r, n, 3), mo_run_in(r, n, 4)};
     if (is_kept(r, n, 3))
         move_towards(r, (size_t)channels_of(r, n), share, 1.0f, state[0], mean, state[0]);
     if (is_kept(r, n, 4))
         move_towards(r, (size_t)channels_of(r, n), share, rows > 1.0f ? rows / (rows - 1.0f) : 1.0f, state[1], var,
                      state[1]);
+}
+
+static void own_stats(struct mo_run *r, const struct mo_node *n, float *stats)
+{
+    int64_t rows = rows_of(r, n), channels = channels_of(r, n);
+    if (mo_run_in_bf16(r, n, 0))
+        r->be->batchnorm_stats_bf16(r->dev, rows, channels, mo_run_in(r, n, 0), stats, stats + channels);
+    else
+        r->be->batchnorm_stats(r->dev, rows, channels, mo_run_in(r, n, 0), stats, stats + channels);
+}
+
+/* A shard's own statistics, as sums: of x and of x^2. In float64 their difference has digits to spare. */
+static void measure(struct mo_run *r, const struct mo_node *n, float *stats)
+{
+    int64_t channels = channels_of(r, n);
+    double rows = (double)rows_of(r, n), *sums = r->sync->sums;
+    const float *own = r->sync->work;
+    own_stats(r, n, stats);
+    r->be->download(r->dev, r->sync->work, stats, 2 * (size_t)channels * sizeof *stats);
+    for (int64_t c = 0; c < channels; c++) {
+        sums[c] = rows * own[c];
+        sums[channels + c] = rows * (own[channels + c] + (double)own[c] * own[c]);
+    }
+    sums[2 * channels] = rows;
+}
+
+/* Mean and variance over all shards. */
+static void take_stats(struct mo_run *r, const struct mo_node *n, float *stats)
+{
+    int64_t channels = channels_of(r, n);
+    const double *sums = r->sync->sums;
+    double rows = sums[2 * channels];
+    float *all = r->sync->work;
+    for (int64_t c = 0; c < channels; c++) {
+        double mean = sums[c] / rows, var = sums[channels + c] / rows - mean * mean;
+        all[c] = (float)mean;
+        all[channels + c] = var > 0 ? (float)var : 0;
+    }
+    r->be->upload(r->dev, stats, all, 2 * (size_t)channels * sizeof *stats);
 }
 
 static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
@@ -161,10 +211,18 @@ static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
         stats = r->is_training ? mo_run_saved(r, n) : mo_run_scratch(r, n);
         mean = stats;
         var = stats + channels;
-        if (is_bf16)
-            r->be->batchnorm_stats_bf16(r->dev, rows, channels, x, stats, stats + channels);
+        if (r->sync && r->sync->phase == MO_SYNC_MEASURE) {
+            measure(r, n, stats);
+            return MOPT_OK;
+        }
+        if (r->sync)
+            take_stats(r, n, stats);
         else
-            r->be->batchnorm_stats(r->dev, rows, channels, x, stats, stats + channels);
+            own_stats(r, n, stats);
+        if (r->sync && r->sync->phase == MO_SYNC_STATE) {
+            train_state(r, n, mean, var);
+            return MOPT_OK;
+        }
         give_outputs(r, n, mean, var);
     }
     if (is_bf16)
@@ -173,27 +231,85 @@ static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
     else
         r->be->batchnorm(r->dev, rows, channels, p->eps, x, mean, var, mo_run_in(r, n, 1), mo_run_in(r, n, 2),
                          mo_run_in(r, n, 5), p->fused.act, mo_run_out(r, n, 0));
-    if (stats && r->is_training && rows)
+    if (stats && r->is_training && rows && (!r->sync || r->sync->moves_state))
         train_state(r, n, mean, var);
     return MOPT_OK;
 }
 
-static enum mopt_status backward(struct mo_run *r, const struct mo_node *n)
+static void own_grad(struct mo_run *r, const struct mo_node *n, bool is_frozen, const float *mean, const float *var,
+                     float *dscale, float *dbias)
 {
     const struct batchnorm *p = n->params;
-    bool is_frozen = !uses_batch(r, n);
-    int64_t channels = channels_of(r, n);
-    const float *stats = mo_run_saved(r, n);
-    const float *mean = is_frozen ? mo_run_in(r, n, 3) : stats, *var = is_frozen ? mo_run_in(r, n, 4) : stats + channels;
+    int64_t rows = rows_of(r, n), channels = channels_of(r, n);
     float *dy = mo_run_grad_out(r, n, 0), *dx = mo_run_grad_in(r, n, 0), *dresidual = mo_run_grad_in(r, n, 5);
-    float *dscale = mo_run_grad_in(r, n, 1), *dbias = mo_run_grad_in(r, n, 2);
     if (mo_run_in_bf16(r, n, 0))
-        r->be->batchnorm_grad_bf16(r->dev, rows_of(r, n), channels, p->eps, is_frozen, p->fused.act, mo_run_in(r, n, 0),
+        r->be->batchnorm_grad_bf16(r->dev, rows, channels, p->eps, is_frozen, p->fused.act, mo_run_in(r, n, 0),
                                    mo_run_out(r, n, 0), mean, var, mo_run_in(r, n, 1), (const uint16_t *)dy,
                                    (uint16_t *)dx, (uint16_t *)dresidual, dscale, dbias);
     else
-        r->be->batchnorm_grad(r->dev, rows_of(r, n), channels, p->eps, is_frozen, p->fused.act, mo_run_in(r, n, 0),
+        r->be->batchnorm_grad(r->dev, rows, channels, p->eps, is_frozen, p->fused.act, mo_run_in(r, n, 0),
                               mo_run_out(r, n, 0), mean, var, mo_run_in(r, n, 1), dy, dx, dresidual, dscale, dbias);
+}
+
+/* With the sums over its own rows, and dx as if the statistics were constants. */
+static void measure_grad(struct mo_run *r, const struct mo_node *n)
+{
+    int64_t channels = channels_of(r, n);
+    size_t bytes = (size_t)channels * sizeof(float);
+    const float *stats = mo_run_saved(r, n);
+    float *spare = mo_run_scratch(r, n), *dscale = mo_run_grad_in(r, n, 1), *dbias = mo_run_grad_in(r, n, 2);
+    float *own = r->sync->work;
+    dscale = dscale ? dscale : spare;
+    dbias = dbias ? dbias : spare + channels;
+    own_grad(r, n, true, stats, stats + channels, dscale, dbias);
+    r->be->download(r->dev, own, dscale, bytes);
+    r->be->download(r->dev, own + channels, dbias, bytes);
+    for (int64_t c = 0; c < 2 * channels; c++)
+        r->sync->sums[c] = own[c];
+    r->sync->sums[2 * channels] = (double)rows_of(r, n);
+}
+
+/* dx -= scale / std (mean of dy + xh mean of dy xh), means over all shards: BatchNormalization of x with other factors. */
+static void finish_grad(struct mo_run *r, const struct mo_node *n)
+{
+    const struct batchnorm *p = n->params;
+    int64_t channels = channels_of(r, n);
+    size_t bytes = (size_t)channels * sizeof(float);
+    const float *stats = mo_run_saved(r, n);
+    const double *sums = r->sync->sums;
+    float *factor = (float *)mo_run_scratch(r, n) + 2 * channels, *term = factor + 2 * channels;
+    float *dx = mo_run_grad_in(r, n, 0), *host = r->sync->work, *scale = host + 2 * channels, *var = host + 3 * channels;
+    if (!dx)
+        return;
+    r->be->download(r->dev, scale, mo_run_in(r, n, 1), bytes);
+    r->be->download(r->dev, var, stats + channels, bytes);
+    for (int64_t c = 0; c < channels; c++) {
+        double share = -scale[c] / sqrt((double)var[c] + p->eps) / sums[2 * channels];
+        host[c] = (float)(share * sums[c]);
+        host[channels + c] = (float)(share * sums[channels + c]);
+    }
+    r->be->upload(r->dev, factor, host, 2 * bytes);
+    if (mo_run_in_bf16(r, n, 0)) {
+        r->be->batchnorm_bf16(r->dev, rows_of(r, n), channels, p->eps, mo_run_in(r, n, 0), stats, stats + channels, factor,
+                              factor + channels, NULL, MO_ACT_NONE, (uint16_t *)(void *)term);
+        r->be->axpy_bf16(r->dev, mo_run_in_elems(r, n, 0), 1.0f, (uint16_t *)(void *)term, (uint16_t *)(void *)dx, true);
+        return;
+    }
+    r->be->batchnorm(r->dev, rows_of(r, n), channels, p->eps, mo_run_in(r, n, 0), stats, stats + channels, factor,
+                     factor + channels, NULL, MO_ACT_NONE, term);
+    r->be->axpy(r->dev, mo_run_in_elems(r, n, 0), 1.0f, term, dx, true);
+}
+
+static enum mopt_status backward(struct mo_run *r, const struct mo_node *n)
+{
+    bool is_frozen = !uses_batch(r, n);
+    if (r->sync && !is_frozen) {
+        r->sync->phase == MO_SYNC_MEASURE ? measure_grad(r, n) : finish_grad(r, n);
+        return MOPT_OK;
+    }
+    const float *stats = mo_run_saved(r, n);
+    own_grad(r, n, is_frozen, is_frozen ? mo_run_in(r, n, 3) : stats,
+             is_frozen ? mo_run_in(r, n, 4) : stats + channels_of(r, n), mo_run_grad_in(r, n, 1), mo_run_grad_in(r, n, 2));
     return MOPT_OK;
 }
 
@@ -224,6 +340,7 @@ const struct mo_op mo_op_batch_normalization = {
     .couple = couple,
     .scratch_bytes = scratch_bytes,
     .saved_bytes = saved_bytes,
+    .sync_elems = sync_elems,
     .backward_reads = 1u << 0 | 1u << 1 | 1u << 3 | 1u << 4,
     .bf16_in = 1u << 0 | 1u << 5,
     .params_in = 1u << 1 | 1u << 2,

@@ -72,16 +72,16 @@ static enum mopt_status compute_loss(struct mo_trainer *t, const struct mo_batch
 }
 
 /* Mean loss of the model as it came over the first n_batches, in inference. */
-static enum mopt_status loss_of_start(struct mo_trainer *t, uint64_t n_batches, double *mean)
+static enum mopt_status loss_of_start(struct mo_trainer *t, struct mo_loader *loader, uint64_t n_batches, double *mean)
 {
     struct mo_tree_sum sum = {.n = 0};
     uint64_t n = 0;
-    MO_TRY(mo_loader_start(t->loader, 0, 0));
+    MO_TRY(mo_loader_start(loader, 0, 0));
     for (uint64_t i = 0; i < n_batches; i++) {
         const struct mo_batch *batch;
         double loss;
         MO_TRY(mo_stopped(t->ctx));
-        MO_TRY(mo_loader_next(t->loader, &batch));
+        MO_TRY(mo_loader_next(loader, &batch));
         if (!batch->n)
             continue;
         MO_TRY(mo_train_feed(t->run, batch));
@@ -101,9 +101,14 @@ enum mopt_status mo_trainer_start_loss(struct mo_trainer *t, uint64_t n_samples,
 {
     bool was = t->run->is_training;
     uint64_t n_batches = MO_MIN((n_samples + t->batch - 1) / t->batch, t->n_batches);
+    struct mo_loader *loader = t->loader;
+    if (t->shards) /* whole batches, by every rank */
+        MO_TRY(mo_loader_new(t->ctx, t->job->dataset, &t->loader_how, &loader));
     t->run->is_training = false;
-    enum mopt_status status = loss_of_start(t, n_batches, mean);
+    enum mopt_status status = loss_of_start(t, loader, n_batches, mean);
     t->run->is_training = was;
+    if (t->shards)
+        mo_loader_free(loader);
     return status;
 }
 
@@ -120,7 +125,7 @@ static uint64_t count_correct(const struct mo_batch *batch, const float *z, size
     return n;
 }
 
-static enum mopt_status bad_loss(struct mo_trainer *t, double loss)
+enum mopt_status mo_trainer_bad_loss(struct mo_trainer *t, double loss)
 {
     const char *kept = t->s.checkpoint;
     return mo_fail(t->ctx, MOPT_FAILED,
@@ -130,12 +135,10 @@ static enum mopt_status bad_loss(struct mo_trainer *t, double loss)
                    kept ? kept : "", kept ? "'" : "");
 }
 
-/* Forward, loss, backward; the gradient is scaled by share and added to what is there unless it is the first. */
-static enum mopt_status one_batch(struct mo_trainer *t, const struct mo_batch *batch, double share, bool add)
+/* The loss of a batch that the run has gone forward with, and the gradient of scale times it into the run's output. */
+enum mopt_status mo_trainer_loss(struct mo_trainer *t, struct mo_run *run, const struct mo_batch *batch, double *loss,
+                                 double scale, uint64_t *n_correct)
 {
-    struct mo_run *run = t->run;
-    MO_TRY(mo_train_feed(run, batch));
-    MO_TRY(mo_run_forward(run));
     const struct mo_value *out = mo_run_output(run, 0);
     size_t n = (size_t)mo_shape_elems(&out->shape), width = n / batch->n;
     if (out->dtype != MO_F32 || width * batch->n != n)
@@ -148,21 +151,32 @@ static enum mopt_status one_batch(struct mo_trainer *t, const struct mo_batch *b
         z = t->logits;
         dz = t->dlogits;
     }
+    MO_TRY(compute_loss(t, batch, z, batch->n, width, dz, loss));
+    *n_correct = count_correct(batch, z, width);
+    for (size_t i = 0; scale != 1 && i < n; i++)
+        dz[i] *= (float)scale;
+    if (!run->be->is_host)
+        run->be->upload(run->dev, mo_run_output_grad(run, 0), dz, n * sizeof *dz);
+    return MOPT_OK;
+}
+
+/* Forward, loss, backward; the gradient is scaled by share and added to what is there unless it is the first. */
+static enum mopt_status one_batch(struct mo_trainer *t, const struct mo_batch *batch, double share, bool add)
+{
     double loss;
-    MO_TRY(compute_loss(t, batch, z, batch->n, width, dz, &loss));
+    uint64_t n_correct;
+    MO_TRY(mo_train_feed(t->run, batch));
+    MO_TRY(mo_run_forward(t->run));
+    MO_TRY(mo_trainer_loss(t, t->run, batch, &loss, share, &n_correct));
     if (!isfinite(loss))
-        return bad_loss(t, loss);
+        return mo_trainer_bad_loss(t, loss);
     mo_tree_add(&t->at.loss, loss * (double)batch->n);
-    t->at.n_correct += count_correct(batch, z, width);
+    t->at.n_correct += n_correct;
     t->at.n_epoch += batch->n;
     t->at.loss_last = loss;
     if (!t->at.step && !add)
         t->at.loss_first = loss;
-    for (size_t i = 0; share != 1 && i < n; i++)
-        dz[i] *= (float)share;
-    if (!run->be->is_host)
-        run->be->upload(run->dev, mo_run_output_grad(run, 0), dz, n * sizeof *dz);
-    return mo_run_backward(run, add);
+    return mo_run_backward(t->run, add);
 }
 
 /* ---- one step ---- */
@@ -196,8 +210,13 @@ static enum mopt_status gather_gradient(struct mo_trainer *t, uint64_t n_group, 
     for (uint64_t b = 0; b < n_group; b++) {
         const struct mo_batch *batch;
         MO_TRY(mo_loader_next(t->loader, &batch));
+        uint64_t n_batch = MO_MIN(t->batch, t->n_samples - MO_MIN(t->at.batch * t->batch, t->n_samples)), n_here;
         t->at.batch++;
-        if (!batch->n)
+        if (t->shards) {
+            MO_TRY(mo_trainer_parts(t, batch, n_batch, n_expected, b > 0, b + 1 == n_group, &n_here));
+            *n_samples += n_here;
+        }
+        if (t->shards || !batch->n)
             continue;
         double share = n_group == 1 ? 1 : (double)batch->n / (double)n_expected;
         MO_TRY(one_batch(t, batch, share, *n_samples > 0));
@@ -206,8 +225,10 @@ static enum mopt_status gather_gradient(struct mo_trainer *t, uint64_t n_group, 
             tell(t);
     }
     struct mo_run *run = t->run;
+    if (t->shards)
+        MO_TRY(mo_trainer_finish_parts(t));
     double mend = (double)n_expected / (double)MO_MAX(*n_samples, (uint64_t)1);
-    if (n_group > 1 && *n_samples && *n_samples != n_expected)
+    if ((n_group > 1 || t->shards) && *n_samples && *n_samples != n_expected)
         run->be->axpy(run->dev, run->n_trained, (float)mend, run->grads, run->grads, false);
     return MOPT_OK;
 }
@@ -216,6 +237,7 @@ static enum mopt_status one_step(struct mo_trainer *t)
 {
     const struct mo_train_hooks *h = &t->hooks;
     uint64_t n_group = MO_MIN(t->accumulate, batches_in_epoch(t) - t->at.batch), n_samples;
+    mo_trainer_begin_step(t);
     if (h->before_step)
         MO_TRY(h->before_step(h->user, t->run, t->at.step, t->n_steps));
     MO_TRY(gather_gradient(t, n_group, &n_samples));
@@ -367,7 +389,7 @@ static enum mopt_status save_if_asked(struct mo_trainer *t)
 static enum mopt_status safe_point(struct mo_trainer *t)
 {
     bool is_due = t->s.checkpoint && mo_now_s() - t->last_checkpoint_s >= t->s.checkpoint_every_s;
-    if (!atomic_load(&t->ctx->is_stopped))
+    if (!mo_trainer_is_stopped(t))
         return is_due ? mo_trainer_save(t, t->s.checkpoint) : MOPT_OK;
     if (!t->s.checkpoint && t->at.step)
         t->s.checkpoint = t->ctx->rescue;
@@ -383,6 +405,7 @@ static enum mopt_status safe_point(struct mo_trainer *t)
 static enum mopt_status end_epoch(struct mo_trainer *t, double lr)
 {
     struct mo_train_position *p = &t->at;
+    MO_TRY(mo_trainer_agree(t));
     struct mo_epoch_row row = {.epoch = (double)p->epoch + (double)p->batch / (double)t->n_batches,
                                .loss = mo_tree_total(&p->loss) / (double)MO_MAX(p->n_epoch, 1), .lr = lr,
                                .seconds = p->seconds_epoch, .rate = (double)p->n_epoch / fmax(p->seconds_epoch, 1e-9),
@@ -399,7 +422,7 @@ static enum mopt_status end_epoch(struct mo_trainer *t, double lr)
         }
         MO_TRY(status);
         if (isnan(m.loss))
-            return bad_loss(t, m.loss);
+            return mo_trainer_bad_loss(t, m.loss);
         row.has_metrics = true;
         row.metrics = mo_metrics_pack(&m);
     }

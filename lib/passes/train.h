@@ -24,6 +24,8 @@ struct mo_train_settings {
     int bn;                     /* enum mo_bn_mode */
     int init;                   /* 0 keep, 1 fresh */
     int keep;                   /* which weights are written at the end: 0 best, 1 last */
+    int64_t shards;             /* parts of a batch that are added up over a tree; 0: auto */
+    double bucket_mb; int wire; /* of gradients between ranks: MB, 0: auto; 0 fp32, 1 bf16 */
     int precision;              /* enum mo_precision */
     const char *checkpoint, *resume;
     double checkpoint_every_s;  /* seconds between checkpoints, besides one an epoch */

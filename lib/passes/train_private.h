@@ -4,6 +4,7 @@
 
 #include "lib/passes/checkpoint.h"
 #include "lib/passes/train.h"
+#include "lib/run/shards.h"
 
 /* Metrics as a checkpoint stores them. */
 struct mo_saved_metrics {
@@ -47,8 +48,11 @@ struct mo_trainer {
     uint64_t model_hash;                        /* of the parameters as they came */
     mo_value_id output;                         /* of the model's graph: what the loss reads */
     struct mo_run *run;
+    struct mo_shards *shards;                   /* NULL: batches are whole */
+    struct mo_train_ranks *ranks;               /* train_ranks.c's own; NULL likewise */
     struct mo_optim *optim;
     struct mo_loader *loader;
+    struct mo_loader_options loader_how;        /* of whole batches; the loader itself may give this rank's parts */
     size_t batch, accumulate;                   /* samples of a forward; batches of a step */
     uint64_t n_samples, n_batches;              /* of an epoch */
     uint64_t n_batches_last;                    /* of the last epoch, which may be a part of one */
@@ -69,6 +73,26 @@ MOPT_MUST_CHECK enum mopt_status mo_trainer_start_loss(struct mo_trainer *t, uin
 MOPT_MUST_CHECK enum mopt_status mo_trainer_loop(struct mo_trainer *t);
 /* "validation accuracy 91.20 %", or what else was judged. */
 void mo_trainer_judged_text(const struct mo_saved_metrics *m, char *text, size_t n);
+/* train.c: loss and its gradient of a batch with logits z; how many classes were right; room for logits. */
+MOPT_MUST_CHECK enum mopt_status mo_trainer_loss(struct mo_trainer *t, struct mo_run *run, const struct mo_batch *batch,
+                                                 double *loss, double scale, uint64_t *n_correct);
+enum mopt_status mo_trainer_bad_loss(struct mo_trainer *t, double loss);
+/* train_ranks.c: batches in parts, on this process or on several. */
+uint32_t mo_trainer_count_shards(const struct mo_trainer *t);
+MOPT_MUST_CHECK enum mopt_status mo_trainer_loader(struct mo_trainer *t, const struct mo_loader_options *how);
+MOPT_MUST_CHECK enum mopt_status mo_trainer_part_shapes(struct mo_trainer *t, const struct mo_batch *first);
+size_t mo_trainer_block_bytes(const struct mo_trainer *t);
+/* Forward, loss, backward of this process's parts of a batch; the gradient of their samples' losses over n_expected. */
+MOPT_MUST_CHECK enum mopt_status mo_trainer_parts(struct mo_trainer *t, const struct mo_batch *batch, uint64_t n_batch,
+                                                  uint64_t n_expected, bool add, bool is_last, uint64_t *n_samples);
+/* At the end of a step: the whole gradient is there. */
+MOPT_MUST_CHECK enum mopt_status mo_trainer_finish_parts(struct mo_trainer *t);
+void mo_trainer_begin_step(struct mo_trainer *t);
+bool mo_trainer_is_stopped(const struct mo_trainer *t);
+MOPT_MUST_CHECK enum mopt_status mo_trainer_agree(struct mo_trainer *t);
+void mo_trainer_rescue(struct mo_trainer *t);
+void mo_trainer_report_ranks(struct mo_trainer *t);
+void mo_trainer_free_shards(struct mo_trainer *t);
 /* train_state.c */
 MOPT_MUST_CHECK enum mopt_status mo_trainer_save(struct mo_trainer *t, const char *path);
 MOPT_MUST_CHECK enum mopt_status mo_trainer_load(struct mo_trainer *t, const char *path);

@@ -68,6 +68,16 @@ static char *add_line(struct mo_arena *arena, char *text, const struct mopt_opti
     return text;
 }
 
+/* Settings that a resumed run may have otherwise. */
+static bool is_beside(const char *name)
+{
+    static const char *const names[] = {"checkpoint-every", "shards", "bucket", "wire"};
+    bool is_one = false;
+    for (size_t i = 0; i < MO_COUNT(names); i++)
+        is_one |= !strcmp(names[i], name);
+    return is_one;
+}
+
 char *mo_trainer_settings_text(struct mo_trainer *t, struct mo_arena *arena)
 {
     const struct mo_data_settings *d = &t->job->settings->data;
@@ -78,7 +88,7 @@ char *mo_trainer_settings_text(struct mo_trainer *t, struct mo_arena *arena)
     if (text)
         text = mo_arena_printf(arena, "%stransform=%s\n", text, transform ? transform : "");
     for (const struct mopt_option *row = mo_train_options; text && row->name; row++)
-        if (strcmp(row->name, "checkpoint-every"))
+        if (!is_beside(row->name))
             text = add_line(arena, text, row, (const char *)&t->s);
     return text;
 }
@@ -160,6 +170,10 @@ static enum mopt_status save(struct mo_trainer *t, const char *path, struct mo_a
 
 enum mopt_status mo_trainer_save(struct mo_trainer *t, const char *path)
 {
+    if (t->ctx->rank) { /* all ranks have the same: rank 0 writes it */
+        t->last_checkpoint_s = mo_now_s();
+        return MOPT_OK;
+    }
     if (!is_finite(t)) {
         mo_warn(t->ctx, t->hooks.phase, "step %llu: weights are not finite; the checkpoint stays as it was",
                 (unsigned long long)t->at.step);

@@ -140,15 +140,19 @@ static void leave_graph(struct mo_graph *g, mo_value_id v)
 static enum mopt_status allocate(struct mo_run *run)
 {
     size_t bytes = run->n_weights * sizeof(float);
+    const struct mo_run *owner = run->options.weights_of;
+    if (owner && owner->n_weights != run->n_weights)
+        return mo_fail(run->ctx, MOPT_FAILED, "runs of different graphs share parameters");
     if (bytes > mo_memory_limit(run->ctx) / 2)
         return mo_fail(run->ctx, MOPT_LIMIT, "weights and their gradients need %zu MiB, the limit is %zu MiB",
                        bytes >> 19, mo_memory_limit(run->ctx) >> 20);
-    run->weights = run->be->alloc(run->dev, bytes + MO_ALIGN_BYTES);
+    run->weights = owner ? owner->weights : run->be->alloc(run->dev, bytes + MO_ALIGN_BYTES);
     run->grads = run->be->alloc(run->dev, bytes + MO_ALIGN_BYTES);
     if (!run->weights || !run->grads)
         return mo_no_memory(run->ctx, 2 * bytes, "weights and their gradients");
     float zero = 0;
-    run->be->fill(run->dev, sizeof(float), run->n_weights, &zero, run->weights);
+    if (!owner)
+        run->be->fill(run->dev, sizeof(float), run->n_weights, &zero, run->weights);
     run->be->fill(run->dev, sizeof(float), run->n_weights, &zero, run->grads);
     return MOPT_OK;
 }

@@ -93,6 +93,7 @@ struct mo_run_private {
     struct mo_csr csr;
     bool has_csr;
     float *accumulate;          /* gradients of one step when they are added to run->grads */
+    float *total;               /* run->grads meanwhile */
     mo_run_hook *after_forward, *after_backward;
     void *hook_user;
     void *layout_mem; size_t layout_bytes;      /* of mo_run_value */
@@ -133,6 +134,15 @@ void *mo_plan_const(struct mo_run *run, struct mo_plan *plan, mo_value_id v);
 MOPT_MUST_CHECK enum mopt_status mo_dynamic_forward(struct mo_run *run, struct mo_plan *plan);
 /* gradients.c: which values have a gradient and where each node writes those of its inputs. */
 MOPT_MUST_CHECK enum mopt_status mo_plan_gradients(struct mo_run *run, struct mo_plan *plan);
+
+/* step.c, in pieces for shards.c: what comes before the first node (inputs are there, the step is counted); one node. */
+MOPT_MUST_CHECK enum mopt_status mo_step_begin(struct mo_run *run);
+MOPT_MUST_CHECK enum mopt_status mo_step_forward(struct mo_run *run, mo_node_id i);
+MOPT_MUST_CHECK enum mopt_status mo_step_begin_backward(struct mo_run *run);
+MOPT_MUST_CHECK enum mopt_status mo_step_backward(struct mo_run *run, mo_node_id i);
+/* Gradients go beside run->grads from here on, and are added to it. */
+MOPT_MUST_CHECK enum mopt_status mo_step_aside(struct mo_run *run);
+void mo_step_add(struct mo_run *run, bool is_whole);
 
 /* The most bytes a run may take. */
 static inline size_t mo_memory_limit(const struct mopt_ctx *ctx)

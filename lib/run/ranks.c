@@ -146,56 +146,33 @@ enum mopt_status mo_ranks_agree(struct mopt_ctx *ctx, const void *bytes, size_t 
     return status;
 }
 
-/* ---- gradients --------------------------------------------------------------------------------- */
+/* ---- sums beside other work -------------------------------------------------------------------- */
 
-enum mopt_status mo_ranks_start(struct mopt_ctx *ctx, float *x, size_t n, bool bf16, uint64_t *ticket)
+static enum mopt_status start(struct mopt_ctx *ctx, void *x, size_t n, enum mo_comm_type type, uint64_t *ticket)
 {
-    struct mo_ranks_use *use = &ctx->ranks_use;
-    double begin = mo_now_s();
     *ticket = 0;
     if (ctx->n_ranks < 2 || !n)
         return MOPT_OK;
-    *ticket = ctx->comm->start(ctx->group, x, n, bf16 ? MO_COMM_F32_AS_BF16 : MO_COMM_F32);
-    if (!*ticket)
-        return gone(ctx);
-    if (!ctx->sums_under_way++)
-        ctx->sums_began_s = begin;
-    ctx->last_sum = *ticket;
-    use->n_sums++;
-    use->n_bytes += n * sizeof *x;
-    use->busy_s += mo_now_s() - begin;
-    return MOPT_OK;
+    *ticket = ctx->comm->start(ctx->group, x, n, type);
+    return *ticket ? MOPT_OK : gone(ctx);
 }
 
-/* All that were started are done. */
-static void note_done(struct mopt_ctx *ctx, double now)
+enum mopt_status mo_ranks_start(struct mopt_ctx *ctx, float *x, size_t n, bool bf16, uint64_t *ticket)
 {
-    if (ctx->sums_under_way)
-        ctx->ranks_use.seconds += now - ctx->sums_began_s;
-    ctx->sums_under_way = 0;
+    return start(ctx, x, n, bf16 ? MO_COMM_F32_AS_BF16 : MO_COMM_F32, ticket);
 }
 
-void mo_ranks_poll(struct mopt_ctx *ctx)
+enum mopt_status mo_ranks_start_sums(struct mopt_ctx *ctx, double *x, size_t n, uint64_t *ticket)
 {
-    if (!ctx->sums_under_way)
-        return;
-    double begin = mo_now_s();
-    uint64_t done = ctx->comm->poll(ctx->group);
-    double end = mo_now_s();
-    ctx->ranks_use.busy_s += end - begin;
-    if (done >= ctx->last_sum)
-        note_done(ctx, end);
+    return start(ctx, x, n, MO_COMM_F64, ticket);
+}
+
+uint64_t mo_ranks_poll(struct mopt_ctx *ctx)
+{
+    return ctx->n_ranks < 2 ? UINT64_MAX : ctx->comm->poll(ctx->group);
 }
 
 enum mopt_status mo_ranks_wait(struct mopt_ctx *ctx, uint64_t ticket)
 {
-    if (!ticket || !ctx->sums_under_way)
-        return MOPT_OK;
-    double begin = mo_now_s();
-    int bad = ctx->comm->wait(ctx->group, ticket);
-    double end = mo_now_s();
-    ctx->ranks_use.exposed_s += end - begin;
-    if (ticket >= ctx->last_sum)
-        note_done(ctx, end);
-    return bad ? gone(ctx) : MOPT_OK;
+    return ticket && ctx->comm->wait(ctx->group, ticket) ? gone(ctx) : MOPT_OK;
 }

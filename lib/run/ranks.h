@@ -15,10 +15,11 @@ MOPT_MUST_CHECK enum mopt_status mo_ranks_gather(struct mopt_ctx *ctx, const voi
 /* Fails where not all ranks have the same bytes; what: "weights after epoch 3". */
 MOPT_MUST_CHECK enum mopt_status mo_ranks_agree(struct mopt_ctx *ctx, const void *bytes, size_t n_bytes, const char *what);
 
-/* Sums of gradients, which go on beside other work. bf16: on the wire. x: host memory. */
+/* Sums that go on beside other work, as long as somebody polls; a ticket of 0 is done. x is host memory, not to be
+ * touched before its wait. bf16: on the wire. */
 MOPT_MUST_CHECK enum mopt_status mo_ranks_start(struct mopt_ctx *ctx, float *x, size_t n, bool bf16, uint64_t *ticket);
-void mo_ranks_poll(struct mopt_ctx *ctx);
+MOPT_MUST_CHECK enum mopt_status mo_ranks_start_sums(struct mopt_ctx *ctx, double *x, size_t n, uint64_t *ticket);
+uint64_t mo_ranks_poll(struct mopt_ctx *ctx);           /* the last ticket up to which all are done */
 MOPT_MUST_CHECK enum mopt_status mo_ranks_wait(struct mopt_ctx *ctx, uint64_t ticket);
-/* What they have cost: ctx->ranks_use. */
 
 #endif

@@ -130,7 +130,7 @@ void mo_run_free(struct mo_run *run)
     for (uint32_t i = 0; p->input_mem && i < p->n_inputs; i++)
         free_device(run, p->input_mem[i]);
     free_device(run, p->accumulate);
-    free_device(run, run->weights);
+    free_device(run, run->options.weights_of ? NULL : run->weights);
     free_device(run, run->grads);
     mo_mem_free(p->layout_mem);
     if (run->options.reference && run->dev)

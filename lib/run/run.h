@@ -28,6 +28,8 @@ struct mo_run_options {
     enum mo_bn_mode bn;
     float bn_momentum;          /* 0: 0.1; share of the new batch in the running statistics */
     uint64_t seed;              /* of dropout */
+    bool is_shard;              /* it will run a part of a batch beside others (shards.h) */
+    struct mo_run *weights_of;  /* share the parameters of this run of the same graph, which lives longer */
     /* stop the graph at these values of the user's graph and make them its outputs (logits); NULL: its own outputs */
     const mo_value_id *outputs; uint32_t n_outputs;
 };
@@ -50,6 +52,17 @@ struct mo_tensor {
     float *grad;                /* NULL: no gradient wanted */
 };
 
+/* What the shards of a batch do together in one node. First each adds up its own part (MO_SYNC_MEASURE: into sums, and the
+ * forward or backward of the node is left half done), then the sums of all shards are there and it goes on. */
+enum mo_sync_phase { MO_SYNC_MEASURE, MO_SYNC_APPLY, MO_SYNC_STATE /* no rows here: only the state that all share */ };
+struct mo_sync {
+    enum mo_sync_phase phase;
+    bool moves_state;           /* one of the shards that share parameters: it changes running statistics */
+    size_t batch;               /* samples of the whole batch */
+    double *sums;               /* op->sync_elems of them */
+    float *work;                /* host, 4 times as many */
+};
+
 struct mo_plan;                 /* memory, handles and steps for one set of input shapes */
 
 struct mo_run {
@@ -57,6 +70,7 @@ struct mo_run {
     const struct mo_backend *be;
     struct mo_device *dev;
     struct mo_run_options options;
+    struct mo_sync *sync;       /* while shards run; else NULL */
     bool is_training;           /* now: forward saves for backward, dropout on, BatchNorm by batch statistics */
     uint64_t step;              /* counts training forwards; dropout's stream */
     struct mo_graph *graph;     /* lowered, with the shapes of the current plan */

@@ -103,7 +103,7 @@ static void csr_backward(struct mo_run *run, const struct mo_node *n)
 
 /* ---- forward ------------------------------------------------------------------------------------ */
 
-static enum mopt_status forward_node(struct mo_run *run, mo_node_id i)
+enum mopt_status mo_step_forward(struct mo_run *run, mo_node_id i)
 {
     const struct mo_node *n = &run->graph->nodes[i];
     struct mo_run_private *p = run->private_;
@@ -124,7 +124,7 @@ static enum mopt_status forward_node(struct mo_run *run, mo_node_id i)
     return MOPT_OK;
 }
 
-enum mopt_status mo_run_forward(struct mo_run *run)
+enum mopt_status mo_step_begin(struct mo_run *run)
 {
     struct mo_run_private *p = run->private_;
     if (!run->plan)
@@ -135,11 +135,17 @@ enum mopt_status mo_run_forward(struct mo_run *run)
     run->plan->in_backward = false;
     if (run->is_training)
         run->step++;
+    p->has_forward = true;
+    return MOPT_OK;
+}
+
+enum mopt_status mo_run_forward(struct mo_run *run)
+{
+    MO_TRY(mo_step_begin(run));
     if (run->plan->is_dynamic)
         return mo_dynamic_forward(run, run->plan);
     for (mo_node_id i = 0; i < run->graph->n_nodes; i++)
-        MO_TRY(forward_node(run, i));
-    p->has_forward = true;
+        MO_TRY(mo_step_forward(run, i));
     return run->be->is_host ? MOPT_OK : latched(run);
 }
 
@@ -159,7 +165,7 @@ static void add_gradient(struct mo_run *run, const struct mo_node *n, uint32_t k
         run->be->axpy(run->dev, grad_elems(run, n->in[k]), 1, more, run->tensors[n->in[k]].grad, true);
 }
 
-static enum mopt_status backward_node(struct mo_run *run, mo_node_id i)
+enum mopt_status mo_step_backward(struct mo_run *run, mo_node_id i)
 {
     const struct mo_node *n = &run->graph->nodes[i];
     struct mo_node_plan *np = &run->plan->nodes[i];
@@ -195,23 +201,29 @@ static void zero_unreached(struct mo_run *run, float *grads)
     }
 }
 
-static enum mopt_status backward_into(struct mo_run *run)
+enum mopt_status mo_step_begin_backward(struct mo_run *run)
 {
+    if (!run->plan || !run->options.train || !run->private_->has_forward)
+        return mo_fail(run->ctx, MOPT_FAILED, "a backward needs a forward of a training run first");
     zero_unreached(run, run->grads);
     run->plan->in_backward = true;
+    return MOPT_OK;
+}
+
+static enum mopt_status backward_into(struct mo_run *run)
+{
+    MO_TRY(mo_step_begin_backward(run));
     for (mo_node_id i = run->graph->n_nodes; i-- > 0;)
         if (run->plan->nodes[i].is_backward)
-            MO_TRY(backward_node(run, i));
+            MO_TRY(mo_step_backward(run, i));
     return run->be->is_host ? MOPT_OK : latched(run);
 }
 
-enum mopt_status mo_run_backward(struct mo_run *run, bool add)
+enum mopt_status mo_step_aside(struct mo_run *run)
 {
     struct mo_run_private *p = run->private_;
-    if (!run->plan || !run->options.train || !p->has_forward)
+    if (!run->plan)
         return mo_fail(run->ctx, MOPT_FAILED, "a backward needs a forward of a training run first");
-    if (!add)
-        return backward_into(run);
     if (!p->accumulate) {
         p->accumulate = run->be->alloc(run->dev, run->n_weights * sizeof(float) + MO_ALIGN_BYTES);
         if (!p->accumulate)
@@ -219,14 +231,28 @@ enum mopt_status mo_run_backward(struct mo_run *run, bool add)
         float zero = 0;
         run->be->fill(run->dev, sizeof zero, run->n_weights, &zero, p->accumulate);
     }
-    float *total = run->grads;
+    p->total = run->grads;
     run->grads = p->accumulate;
     mo_plan_bind(run, run->plan);
-    enum mopt_status status = backward_into(run);
-    run->grads = total;
+    return MOPT_OK;
+}
+
+void mo_step_add(struct mo_run *run, bool is_whole)
+{
+    struct mo_run_private *p = run->private_;
+    run->grads = p->total;
     mo_plan_bind(run, run->plan);
-    if (!status)
-        run->be->axpy(run->dev, run->n_trained, 1, p->accumulate, total, true);
+    if (is_whole)
+        run->be->axpy(run->dev, run->n_trained, 1, p->accumulate, run->grads, true);
+}
+
+enum mopt_status mo_run_backward(struct mo_run *run, bool add)
+{
+    if (!add)
+        return backward_into(run);
+    MO_TRY(mo_step_aside(run));
+    enum mopt_status status = backward_into(run);
+    mo_step_add(run, !status);
     return status;
 }
 

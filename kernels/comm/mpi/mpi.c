@@ -341,7 +341,7 @@ static int wait_mpi(struct mo_group *g, uint64_t ticket)
     struct patience patience = { 0 };
     if (!ticket || ticket > g->n_started)
         return broken(g, "a sum that was not started");
-    while (poll_mpi(g) < ticket)
+    while (poll_mpi(g) < ticket && g->jobs[ticket % MAX_JOBS].stage != DONE)
         if (g->is_broken || idle(g, &patience))
             return -1;
     return 0;
