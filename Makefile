@@ -141,6 +141,19 @@ $(MPI_OBJ): kernels/comm/mpi/mpi.c
 $(B)/libmopt-mpi.so: $(MPI_OBJ)
 	$(call say,LINK)$(MPICC) $(filter-out -fsanitize=%,$(LDFLAGS)) -shared -o $@ $^
 
+# The same kernels for a device that is the CPU, by the headers of tests/emulated/: what tests run where there is no card.
+EMULATED := $(B)/libmopt-cuda-emulated.so
+EMU_OBJ := $(CU_SRC:%.cu=$(B)/emulated/%.o) $(B)/emulated/tests/emulated/emulated.o
+EMU_FLAGS := -std=c++20 -Itests/emulated -I. $(OPT) -g -fPIC -fvisibility=hidden -ffp-contract=off -Wall
+$(B)/emulated/%.o: %.cu
+	@mkdir -p $(@D)
+	$(call say,C++)$(CXX) -x c++ $(EMU_FLAGS) -MMD -MP -c -o $@ $<
+$(B)/emulated/%.o: %.cpp
+	@mkdir -p $(@D)
+	$(call say,C++)$(CXX) $(EMU_FLAGS) -MMD -MP -c -o $@ $<
+$(EMULATED): $(EMU_OBJ)
+	$(call say,LINK)$(CXX) -shared -o $@ $^ -Wl,-z,defs
+
 $(B)/mopt: $(CMD_OBJ) $(B)/libmopt.a
 	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $(CMD_OBJ) $(B)/libmopt.a $(LIBS)
 
@@ -187,8 +200,8 @@ check: ## install what tests need, build, lint, run every test
 # Python packages that tests compare with; nothing of them is part of mopt.
 VENV := build/venv
 
-test: $(B)/check $(B)/torture $(B)/mopt mopt $(PLUGIN) ## run the tests as built (T=pattern: matching suites only)
-	@CK_TIMEOUT_MULTIPLIER=10 MOPT_BIN=$(abspath $(B)/mopt) MOPT_TORTURE=$(abspath $(B)/torture) MOPT_PYTHON=$(abspath $(VENV))/bin/python MOPT_T='$(T)' $(B)/check
+test: $(B)/check $(B)/torture $(B)/mopt mopt $(PLUGIN) $(EMULATED) ## run the tests as built (T=pattern: matching suites only)
+	@CK_TIMEOUT_MULTIPLIER=10 MOPT_BIN=$(abspath $(B)/mopt) MOPT_TORTURE=$(abspath $(B)/torture) MOPT_EMULATED=$(abspath $(EMULATED)) MOPT_PYTHON=$(abspath $(VENV))/bin/python MOPT_T='$(T)' $(B)/check
 
 lint: ## the rules of docs/ARCHITECTURE.md that a script can read
 	@tests/lint.sh
@@ -241,4 +254,4 @@ help: ## this list
 FUZZ_DEPS := $(wildcard $(B)/tests/fuzz/*.d)
 .PHONY: all lib shared deps demo check test lint results bench bench-peers fuzz fuzz-programs man install clean help
 
--include $(B)/tests/torture/torture.d $(B)/torture-main.d $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(TEST_OBJ:.o=.d) $(CU_OBJ:.o=.d) $(MPI_OBJ:.o=.d) $(FUZZ_DEPS)
+-include $(B)/tests/torture/torture.d $(B)/torture-main.d $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(TEST_OBJ:.o=.d) $(CU_OBJ:.o=.d) $(EMU_OBJ:.o=.d) $(MPI_OBJ:.o=.d) $(FUZZ_DEPS)

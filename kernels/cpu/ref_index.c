@@ -30,15 +30,16 @@ static int64_t checked(struct mo_device *dev, int64_t i, int64_t dim)
 
 /* ---- scatter's step ---- */
 
-#define STEP(T, LOAD, STORE)                                                                                    \
+/* LOAD: what sums and products are taken of, unsigned so that they wrap; VALUE: what is compared. */
+#define STEP(T, LOAD, STORE, VALUE)                                                                             \
     {                                                                                                           \
         T *at = (T *)y + to;                                                                                    \
         T v = ((const T *)x)[from];                                                                             \
         switch (f) {                                                                                            \
         case MO_SCATTER_ADD: *at = STORE(LOAD(*at) + LOAD(v)); break;                                           \
         case MO_SCATTER_MUL: *at = STORE(LOAD(*at) * LOAD(v)); break;                                           \
-        case MO_SCATTER_MIN: *at = LOAD(v) < LOAD(*at) ? v : *at; break;                                        \
-        case MO_SCATTER_MAX: *at = LOAD(v) > LOAD(*at) ? v : *at; break;                                        \
+        case MO_SCATTER_MIN: *at = VALUE(v) < VALUE(*at) ? v : *at; break;                                      \
+        case MO_SCATTER_MAX: *at = VALUE(v) > VALUE(*at) ? v : *at; break;                                      \
         default: *at = v;                                                                                       \
         }                                                                                                       \
         break;                                                                                                  \
@@ -48,18 +49,18 @@ static int64_t checked(struct mo_device *dev, int64_t i, int64_t dim)
 static void scatter_one(struct mo_device *dev, int dtype, enum mo_scatter f, const void *x, int64_t from, void *y, int64_t to)
 {
     switch (dtype) {
-    case 1: STEP(float, SAME, SAME)
-    case 2: case 9: STEP(uint8_t, SAME, (uint8_t))
-    case 3: STEP(int8_t, SAME, (int8_t))
-    case 4: STEP(uint16_t, SAME, (uint16_t))
-    case 5: STEP(int16_t, SAME, (int16_t))
-    case 6: STEP(int32_t, (uint32_t), (int32_t))
-    case 7: STEP(int64_t, (uint64_t), (int64_t))
-    case 10: STEP(uint16_t, mo_float_of_f16, mo_f16_of_float)
-    case 11: STEP(double, SAME, SAME)
-    case 12: STEP(uint32_t, SAME, SAME)
-    case 13: STEP(uint64_t, SAME, SAME)
-    case 16: STEP(uint16_t, mo_float_of_bf16, mo_bf16_of_float)
+    case 1: STEP(float, SAME, SAME, SAME)
+    case 2: case 9: STEP(uint8_t, SAME, (uint8_t), SAME)
+    case 3: STEP(int8_t, SAME, (int8_t), SAME)
+    case 4: STEP(uint16_t, SAME, (uint16_t), SAME)
+    case 5: STEP(int16_t, SAME, (int16_t), SAME)
+    case 6: STEP(int32_t, (uint32_t), (int32_t), SAME)
+    case 7: STEP(int64_t, (uint64_t), (int64_t), SAME)
+    case 10: STEP(uint16_t, mo_float_of_f16, mo_f16_of_float, mo_float_of_f16)
+    case 11: STEP(double, SAME, SAME, SAME)
+    case 12: STEP(uint32_t, SAME, SAME, SAME)
+    case 13: STEP(uint64_t, SAME, SAME, SAME)
+    case 16: STEP(uint16_t, mo_float_of_bf16, mo_bf16_of_float, mo_float_of_bf16)
     default: mo_device_latch(dev, "scatter: no kernel for element type %d", dtype);
     }
 }

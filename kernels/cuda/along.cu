@@ -156,7 +156,7 @@ void mo_cuda_nonzero(struct mo_device *dev, int dtype, int rank, const int64_t *
     if (s.n == 0)
         return;
     mo_cuda_use(dev);
-    nonzero_kernel<<<1, THREADS, 0, dev->stream>>>(dtype, s, n_found, x, y, dev->fault);
+    MO_LAUNCH(dev->stream, 1, THREADS, nonzero_kernel, dtype, s, n_found, x, y, dev->fault);
     mo_cuda_launched(dev);
 }
 

@@ -59,6 +59,17 @@ void mo_cuda_use(struct mo_device *dev);
 void mo_cuda_launched(struct mo_device *dev);
 bool mo_cuda_is_device_memory(const void *mem);
 
+/* Launches are written MO_LAUNCH(stream, blocks, threads, kernel, arguments...): tests/emulated/ has its own. */
+#ifndef MO_LAUNCH
+#define MO_LAUNCH(stream, grid, block, kernel, ...) kernel<<<(grid), (block), 0, (stream)>>>(__VA_ARGS__)
+#endif
+
+/* As many blocks as there is work for, but no more than fill the device. */
+static inline unsigned mo_blocks(const struct mo_device *dev, int64_t wanted)
+{
+    return (unsigned)(wanted < dev->n_blocks ? wanted : dev->n_blocks);
+}
+
 /* ---- memory for one kernel ---------------------------------------------------------------- */
 
 /* n elements of the device until the end of the scope; freed in the order of the stream, so kernels already
@@ -130,8 +141,7 @@ template <class F> static void mo_each(struct mo_device *dev, int64_t n, F f)
     if (n <= 0)
         return;
     mo_cuda_use(dev);
-    int64_t blocks = (n + THREADS - 1) / THREADS;
-    mo_each_kernel<<<(unsigned)(blocks < dev->n_blocks ? blocks : dev->n_blocks), THREADS, 0, dev->stream>>>(n, f);
+    MO_LAUNCH(dev->stream, mo_blocks(dev, (n + THREADS - 1) / THREADS), THREADS, mo_each_kernel, n, f);
     mo_cuda_launched(dev);
 }
 
@@ -147,7 +157,7 @@ template <class F> static void mo_rows(struct mo_device *dev, int64_t n, F f)
     if (n <= 0)
         return;
     mo_cuda_use(dev);
-    mo_rows_kernel<<<(unsigned)(n < dev->n_blocks ? n : dev->n_blocks), THREADS, 0, dev->stream>>>(n, f);
+    MO_LAUNCH(dev->stream, mo_blocks(dev, n), THREADS, mo_rows_kernel, n, f);
     mo_cuda_launched(dev);
 }
 
@@ -253,12 +263,11 @@ static void mo_fold(struct mo_device *dev, int64_t n_out, int64_t count, bool si
     mo_temp<V> partial(dev, n_out * chunks);
     if (!partial.at)
         return;
-    int64_t blocks = lanes * chunks;
-    unsigned grid = (unsigned)(blocks < dev->n_blocks ? blocks : dev->n_blocks);
+    unsigned grid = mo_blocks(dev, lanes * chunks);
     if (side_by_side)
-        mo_fold_columns_kernel<<<grid, THREADS, 0, dev->stream>>>(n_out, count, chunks, zero, load, join, partial.at);
+        MO_LAUNCH(dev->stream, grid, THREADS, mo_fold_columns_kernel, n_out, count, chunks, zero, load, join, partial.at);
     else
-        mo_fold_rows_kernel<<<grid, THREADS, 0, dev->stream>>>(n_out, count, chunks, zero, load, join, partial.at);
+        MO_LAUNCH(dev->stream, grid, THREADS, mo_fold_rows_kernel, n_out, count, chunks, zero, load, join, partial.at);
     mo_cuda_launched(dev);
     const V *parts = partial.at;
     mo_each(dev, n_out, [=] __device__(int64_t out) {

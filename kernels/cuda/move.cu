@@ -163,12 +163,16 @@ void mo_cuda_gather_elements(struct mo_device *dev, size_t elem_bytes, int rank,
 
 /* ---- scatter ---------------------------------------------------------------------------------------- */
 
-/* Products and sums of small integers pass through int and wrap when stored. */
+/* Products and sums of integers wrap. */
+template <class T> static __device__ inline auto summand(T x) { return mo_load(x); }
+static __device__ inline uint32_t summand(int32_t x) { return (uint32_t)x; }
+static __device__ inline uint64_t summand(int64_t x) { return (uint64_t)x; }
+
 template <class T> static __device__ void step(enum mo_scatter f, T *at, T v)
 {
     switch (f) {
-    case MO_SCATTER_ADD: *at = mo_stored<T>::of(mo_load(*at) + mo_load(v)); break;
-    case MO_SCATTER_MUL: *at = mo_stored<T>::of(mo_load(*at) * mo_load(v)); break;
+    case MO_SCATTER_ADD: *at = mo_stored<T>::of(summand(*at) + summand(v)); break;
+    case MO_SCATTER_MUL: *at = mo_stored<T>::of(summand(*at) * summand(v)); break;
     case MO_SCATTER_MIN: *at = mo_load(v) < mo_load(*at) ? v : *at; break;
     case MO_SCATTER_MAX: *at = mo_load(v) > mo_load(*at) ? v : *at; break;
     default: *at = v;

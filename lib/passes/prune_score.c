@@ -10,6 +10,7 @@
  *                  channel stand in where nothing with weights reads it
  *     random       uniform, by the seed */
 #include "lib/graph/op.h"
+#include "lib/passes/compare.h"
 #include "lib/passes/prune.h"
 #include "lib/passes/train_private.h"
 
@@ -230,6 +231,21 @@ static mo_value_id read_value(const struct mo_channels *ch, const struct mo_chan
     return MO_NONE;
 }
 
+/* Sums over the values of one group's activation: of x[i] > 0, or of |x[i]|. */
+static void sum_activation(struct stream *s, const struct mo_channel_group *group, uint32_t axis, const struct mo_shape *shape,
+                           float *x, size_t n)
+{
+    memset(s->sums, 0, s->ch->axes[axis].n * sizeof(*s->sums));
+    memset(s->part, 0, group->n_classes * sizeof(*s->part));
+    for (size_t e = 0; e < n && s->kind == MO_SCORE_APOZ; e++)
+        x[e] = x[e] > 0;
+    sum_slices(shape, s->ch->axes[axis].axis, x, s->kind != MO_SCORE_APOZ, s->sums);
+    add_to_classes(s->ch, group, axis, s->sums, s->part);
+    double slice = (double)n / s->ch->axes[axis].n;
+    for (uint32_t c = 0; c < group->n_classes; c++)
+        s->score[group->first + c] += s->part[c] / slice;
+}
+
 static enum mopt_status take_activation(struct stream *s, const struct mo_batch *batch)
 {
     const struct mo_graph *g = &s->job->model->graph;
@@ -239,30 +255,18 @@ static enum mopt_status take_activation(struct stream *s, const struct mo_batch 
         for (uint32_t k = 0; k < group->n_weights && !group->wall; k++) {
             const struct mo_couple_weight_row *row = &s->ch->weights[group->weights[k]];
             uint32_t axis = 0;
-            const struct mo_value *info = NULL;
             mo_value_id v = row->role != MO_ROLE_IN ? MO_NONE : read_value(s->ch, group, g, &g->nodes[row->node], &axis);
-            const float *x = v != MO_NONE ? mo_run_value(s->run, v, &info) : NULL;
-            if (!x || info->dtype != MO_F32)
+            float *x = NULL;
+            size_t n = 0;
+            struct mo_shape shape;
+            if (v == MO_NONE || s->run->graph->values[v].dtype != MO_F32)
+                continue;
+            MO_TRY(mo_run_floats(s->run, v, &x, &n, &shape));
+            if (!x)
                 continue;
             s->is_seen[i] = true;
-            memset(s->sums, 0, s->ch->axes[axis].n * sizeof(*s->sums));
-            memset(s->part, 0, group->n_classes * sizeof(*s->part));
-            if (s->kind == MO_SCORE_APOZ) {
-                int64_t n = mo_value_elems(info);
-                float *above = mo_mem_new((size_t)n + 1, sizeof(*above));
-                if (!above)
-                    return mo_no_memory(s->job->ctx, (size_t)n * sizeof(*above), "activations");
-                for (int64_t e = 0; e < n; e++)
-                    above[e] = x[e] > 0;
-                sum_slices(&info->shape, s->ch->axes[axis].axis, above, 0, s->sums);
-                mo_mem_free(above);
-            } else {
-                sum_slices(&info->shape, s->ch->axes[axis].axis, x, 1, s->sums);
-            }
-            add_to_classes(s->ch, group, axis, s->sums, s->part);
-            double slice = (double)mo_value_elems(info) / s->ch->axes[axis].n;
-            for (uint32_t c = 0; c < group->n_classes; c++)
-                s->score[group->first + c] += s->part[c] / slice;
+            sum_activation(s, group, axis, &shape, x, n);
+            mo_mem_free(x);
         }
     }
     return MOPT_OK;

@@ -132,7 +132,7 @@ void mo_run_free(struct mo_run *run)
     free_device(run, p->accumulate);
     free_device(run, run->options.weights_of ? NULL : run->weights);
     free_device(run, run->grads);
-    mo_mem_free(p->layout_mem);
+    free_device(run, p->layout_mem);
     if (run->options.reference && run->dev)
         run->be->close(run->dev);
     mo_graph_release(&p->base);
@@ -333,7 +333,7 @@ static bool is_there(const struct mo_run *run, mo_value_id v)
                                     run->plan->values[v].store == MO_STORE_WEIGHTS);
 }
 
-/* Channels-last to the user's order, on the host. */
+/* Channels-last to the user's order, on the device. */
 static const void *convert_layout(struct mo_run *run, mo_value_id lowered, const struct mo_value *user)
 {
     struct mo_run_private *p = run->private_;
@@ -341,11 +341,11 @@ static const void *convert_layout(struct mo_run *run, mo_value_id lowered, const
     int rank = v->shape.rank;
     size_t bytes = mo_value_bytes(v);
     if (bytes > p->layout_bytes) {
-        mo_mem_free(p->layout_mem);
-        p->layout_mem = mo_mem_new(bytes, 1);
+        free_device(run, p->layout_mem);
+        p->layout_mem = run->be->alloc(run->dev, bytes);
         p->layout_bytes = p->layout_mem ? bytes : 0;
     }
-    if (!p->layout_mem || rank < 3 || !run->be->is_host)
+    if (!p->layout_mem || rank < 3)
         return NULL;
     int64_t stride_x[MO_MAX_RANK], stride_y[MO_MAX_RANK], last[MO_MAX_RANK], at = 1;
     for (int k = rank - 1; k >= 0; at *= v->shape.dim[k], k--)

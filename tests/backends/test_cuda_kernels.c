@@ -570,16 +570,8 @@ static bool is_near(double want, double got)
     return want == got || (isnan(want) && isnan(got)) || fabs(want - got) <= 2e-4 * (1 + fabs(want));
 }
 
-START_TEST(cuda_agrees_with_plain_c)
+static void compare_with_plain_c(const struct mo_backend *be)
 {
-    char why[200] = "";
-    const struct mo_backend *be = mo_backend_find("cuda");
-    struct mo_device *dev = be->open(0, 1, why, sizeof why);
-    if (!dev) {
-        ck_assert_uint_gt(strlen(why), 10);
-        return;
-    }
-    be->close(dev);
     struct bench cuda = bench_new(be, 1), plain = bench_new(&mo_backend_reference, 1);
     for (size_t i = 0; i < MO_COUNT(cases); i++)
         for (uint64_t round = 0; round < N_ROUNDS; round++) {
@@ -594,6 +586,28 @@ START_TEST(cuda_agrees_with_plain_c)
     bench_free(&cuda);
     bench_free(&plain);
 }
+
+START_TEST(cuda_agrees_with_plain_c)
+{
+    char why[200] = "";
+    const struct mo_backend *be = mo_backend_find("cuda");
+    struct mo_device *dev = be->open(0, 1, why, sizeof why);
+    if (!dev) {
+        ck_assert_uint_gt(strlen(why), 10);
+        return;
+    }
+    be->close(dev);
+    compare_with_plain_c(be);
+}
+END_TEST
+
+/* The same kernels on the CPU, threads and blocks from the first to the last and the other way. */
+START_TEST(emulated_agrees_with_plain_c)
+{
+    const struct mo_backend *be = emulated_backend(_i);
+    if (be)
+        compare_with_plain_c(be);
+}
 END_TEST
 
 Suite *suite_cuda_kernels(void);
@@ -604,6 +618,7 @@ Suite *suite_cuda_kernels(void)
     tcase_set_timeout(c, 120);
     tcase_add_test(c, every_plain_kernel_has_a_case);
     tcase_add_test(c, cuda_agrees_with_plain_c);
+    tcase_add_loop_test(c, emulated_agrees_with_plain_c, 0, 2);
     suite_add_tcase(s, c);
     return s;
 }

@@ -733,16 +733,8 @@ START_TEST(avx2_tier)
 END_TEST
 
 /* Through the same cases, twice: the bits of a device are its own, but always the same. Where none opens, a reason. */
-START_TEST(cuda_device)
+static void compare_twice(const struct mo_backend *be)
 {
-    char why[200] = "";
-    const struct mo_backend *be = mo_backend_find("cuda");
-    struct mo_device *dev = be->open(0, 1, why, sizeof why);
-    if (!dev) {
-        ck_assert_uint_gt(strlen(why), 10);
-        return;
-    }
-    be->close(dev);
     struct bench once = bench_new(be, 1), again = bench_new(be, 1), plain = bench_new(&mo_backend_reference, 1);
     for (size_t i = 0; i < MO_COUNT(cases); i++)
         for (uint64_t round = 0; round < N_ROUNDS; round++) {
@@ -756,6 +748,27 @@ START_TEST(cuda_device)
     bench_free(&once);
     bench_free(&again);
     bench_free(&plain);
+}
+
+START_TEST(cuda_device)
+{
+    char why[200] = "";
+    const struct mo_backend *be = mo_backend_find("cuda");
+    struct mo_device *dev = be->open(0, 1, why, sizeof why);
+    if (!dev) {
+        ck_assert_uint_gt(strlen(why), 10);
+        return;
+    }
+    be->close(dev);
+    compare_twice(be);
+}
+END_TEST
+
+START_TEST(emulated_device)
+{
+    const struct mo_backend *be = emulated_backend(_i);
+    if (be)
+        compare_twice(be);
 }
 END_TEST
 
@@ -790,6 +803,7 @@ Suite *suite_kernels(void)
     tcase_add_test(c, avx512_tier);
     tcase_add_test(c, avx2_tier);
     tcase_add_test(c, cuda_device);
+    tcase_add_loop_test(c, emulated_device, 0, 2);
     tcase_add_test(c, unknown_tier_is_refused);
     tcase_add_test(c, cuda_says_why_not);
     suite_add_tcase(s, c);

@@ -22,6 +22,13 @@
 #define TOLERANCE 2e-3
 #define MAX_INPUTS 8
 
+/* The CPU, or what $MOPT_TEST_DEVICE names: `make T=gradients test` on a machine with a card. */
+static struct mopt_ctx *open_device(void)
+{
+    const char *name = getenv("MOPT_TEST_DEVICE");
+    return mopt_open(name && name[0] ? name : "cpu", 1);
+}
+
 struct bench {
     struct mopt_ctx *ctx;
     struct mopt_model *model;
@@ -253,9 +260,13 @@ static double loss(struct bench *b)
     ck_assert_msg(!mo_run_forward(b->run), "%s", mopt_error(b->ctx));
     for (uint32_t o = 0; o < mo_run_n_outputs(b->run); o++) {
         const struct mo_value *v = mo_run_output(b->run, o);
-        const float *y = mo_run_output_data(b->run, o);
-        for (int64_t i = 0; takes_part(v) && i < mo_value_elems(v); i++)
+        if (!takes_part(v))
+            continue;
+        float *y = mo_mem_new((size_t)mo_value_elems(v) + 1, sizeof *y);
+        ck_assert_msg(!mo_run_get_output(b->run, o, y, mo_value_bytes(v)), "%s", mopt_error(b->ctx));
+        for (int64_t i = 0; i < mo_value_elems(v); i++)
             sum += b->weight[at++] * (double)y[i];
+        mo_mem_free(y);
     }
     return sum;
 }
@@ -276,24 +287,35 @@ static void run_backward(struct bench *b)
     loss(b);
     for (uint32_t o = 0; o < mo_run_n_outputs(b->run); o++) {
         const struct mo_value *v = mo_run_output(b->run, o);
-        float *dy = mo_run_output_grad(b->run, o);
-        for (int64_t i = 0; takes_part(v) && i < mo_value_elems(v); i++, at++)
+        float *dy = mo_run_output_grad(b->run, o), g;
+        for (int64_t i = 0; takes_part(v) && i < mo_value_elems(v); i++, at++) {
+            g = (float)b->weight[at];
             if (dy)
-                dy[i] = (float)b->weight[at];
+                b->run->be->upload(b->run->dev, dy + i, &g, sizeof g);
+        }
     }
     ck_assert_msg(!mo_run_backward(b->run, false), "%s", mopt_error(b->ctx));
 }
 
+/* x is one number on the device */
+static float read_one(struct bench *b, const float *x)
+{
+    float value;
+    b->run->be->download(b->run->dev, &value, x, sizeof value);
+    return value;
+}
+
 static double difference_quotient(struct bench *b, float *x)
 {
-    float middle = *x;
+    float middle = read_one(b, x), moved;
     double at[4];
     const double factor[4] = {1, -1, 2, -2};
     for (int k = 0; k < 4; k++) {
-        *x = middle + (float)(factor[k] * STEP);
+        moved = middle + (float)(factor[k] * STEP);
+        b->run->be->upload(b->run->dev, x, &moved, sizeof moved);
         at[k] = loss(b);
     }
-    *x = middle;
+    b->run->be->upload(b->run->dev, x, &middle, sizeof middle);
     return (8 * (at[0] - at[1]) - (at[2] - at[3])) / (12 * STEP);
 }
 
@@ -312,7 +334,7 @@ static void compare(struct bench *b, const struct gradient_case *c)
             scale = fmax(scale, fabs(exact[i]));
         }
         for (size_t i = 0; i < param->n_elems; i++, n_compared++) {
-            double got = (double)b->run->grads[param->offset + i];
+            double got = (double)read_one(b, b->run->grads + param->offset + i);
             ck_assert_msg(fabs(got - exact[i]) <= tolerance * scale,
                           "%s '%s' (%s), gradient of %s[%zu] is %g, the difference quotient %g", c->op, c->inputs,
                           c->attrs, param->name, i, got, exact[i]);
@@ -323,7 +345,7 @@ static void compare(struct bench *b, const struct gradient_case *c)
 
 static void check_case(const struct gradient_case *c)
 {
-    struct bench b = {.ctx = mopt_open("cpu", 1), .rng = mo_rng_new(11, MO_RNG_TEST, 1)};
+    struct bench b = {.ctx = open_device(), .rng = mo_rng_new(11, MO_RNG_TEST, 1)};
     ck_assert_ptr_nonnull(b.ctx);
     build(&b, c);
     start(&b, c);
@@ -352,6 +374,31 @@ START_TEST(gradients_of_networks)
 }
 END_TEST
 
+/* On the CUDA kernels, on the device that is the CPU (tests/emulated/). */
+static bool use_emulated(void)
+{
+    const char *plugin = getenv("MOPT_EMULATED");
+    if (!plugin || !plugin[0])
+        return false;
+    setenv("MOPT_CUDA_PLUGIN", plugin, 1);
+    setenv("MOPT_TEST_DEVICE", "cuda", 1);
+    return true;
+}
+
+START_TEST(emulated_gradients_of_networks)
+{
+    if (use_emulated())
+        check_case(&gradient_cases_nn[_i]);
+}
+END_TEST
+
+START_TEST(emulated_gradients_of_tensors)
+{
+    if (use_emulated())
+        check_case(&gradient_cases_tensor[_i]);
+}
+END_TEST
+
 START_TEST(gradients_of_tensors)
 {
     check_case(&gradient_cases_tensor[_i]);
@@ -363,7 +410,7 @@ END_TEST
 START_TEST(straight_through)
 {
     static const struct gradient_case c = {"QuantizeLinear", 13, "2x8 f:0.25 u:3", ""};
-    struct bench b = {.ctx = mopt_open("cpu", 1), .rng = mo_rng_new(11, MO_RNG_TEST, 2)};
+    struct bench b = {.ctx = open_device(), .rng = mo_rng_new(11, MO_RNG_TEST, 2)};
     ck_assert_ptr_nonnull(b.ctx);
     build(&b, &c);
     struct mo_node *q = &b.g->nodes[b.g->n_nodes - 1];
@@ -381,7 +428,7 @@ START_TEST(straight_through)
     for (size_t i = 0; i < 16; i++) {
         bool is_inside = b.feed[0][i] >= -0.75f;
         n_cut += !is_inside;
-        ck_assert_double_eq((double)b.run->grads[b.run->params[0].offset + i], is_inside ? b.weight[i] : 0);
+        ck_assert_double_eq((double)read_one(&b, b.run->grads + b.run->params[0].offset + i), is_inside ? b.weight[i] : 0);
     }
     ck_assert_int_gt(n_cut, 0);
     mo_run_free(b.run);
@@ -438,7 +485,9 @@ Suite *suite_gradients(void)
     tcase_add_test(table, every_backward_has_a_case);
     tcase_add_test(table, straight_through);
     tcase_add_loop_test(cases, gradients_of_networks, 0, count(gradient_cases_nn));
+    tcase_add_loop_test(cases, emulated_gradients_of_networks, 0, count(gradient_cases_nn));
     tcase_add_loop_test(cases, gradients_of_tensors, 0, count(gradient_cases_tensor));
+    tcase_add_loop_test(cases, emulated_gradients_of_tensors, 0, count(gradient_cases_tensor));
     suite_add_tcase(suite, table);
     suite_add_tcase(suite, cases);
     return suite;

@@ -6,6 +6,7 @@
  *     MOPT_ONNX_ARCHIVE  newer cases in a tar archive; left out where there is none
  *     MOPT_ONNX_PYPI     the data of onnx from PyPI; default: that of build/venv, where it is there
  *     MOPT_ONNX_SHOW=1   print what fails as lines for the list
+ *     MOPT_TEST_DEVICE   where they run (cpu)
  *     MOPT_ONNX_CASES    only cases whose name fits this pattern, such as "new/node/test_dft*"
  *
  * Each case runs in a process of its own, so that one crash is one failure. */
@@ -263,6 +264,13 @@ static bool compare_item(uint32_t i, const struct mo_item *got, struct mo_item *
     if (!mo_shape_equal(&got->shape, &want->shape))
         FAIL("output %u is %s, not %s", i, mo_shape_text(&got->shape, got_text, sizeof got_text),
              mo_shape_text(&want->shape, want_text, sizeof want_text));
+<<<<<<< HEAD
+=======
+    size_t bytes = mo_value_bytes(got);
+    void *data = mo_mem_new(bytes + 1, 1);
+    if (!data || mo_run_get_output(run, i, data, bytes))
+        FAIL("output %u: %s", i, mopt_error(run->ctx));
+>>>>>>> 04d9f8d (wip: emulated CUDA device)
     for (int64_t k = 0; !is_drawn && k < mo_shape_elems(&want->shape); k++) {
         int64_t got_int = 0, want_int = 0;
         double x = element(got->dtype, got->data, k, &got_int), y = element(want->dtype, want->data, k, &want_int);
@@ -270,6 +278,7 @@ static bool compare_item(uint32_t i, const struct mo_item *got, struct mo_item *
         if (!is_equal(x, y, got_int, want_int))
             FAIL("output %u [%lld] is %.9g, not %.9g", i, (long long)k, x, y);
     }
+    mo_mem_free(data);
     return true;
 }
 
@@ -349,7 +358,8 @@ static bool run_sets(struct mopt_ctx *ctx, struct mo_run *run, const char *folde
 static bool run_case(const struct node_case *c)
 {
     char path[1024];
-    struct mopt_ctx *ctx = mopt_open("cpu", 1);
+    const char *device = getenv("MOPT_TEST_DEVICE");
+    struct mopt_ctx *ctx = mopt_open(device && device[0] ? device : "cpu", 1);
     struct mopt_model *model = NULL;
     struct mo_run *run = NULL;
     struct mo_run_options options = { .seed = 1 };

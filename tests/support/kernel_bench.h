@@ -88,4 +88,17 @@ static inline void bench_free(struct bench *b)
     free(b->draft);
 }
 
+/* The CUDA backend on the device that is the CPU (tests/emulated/), of which `make test` tells in $MOPT_EMULATED; NULL:
+ * it was not told. Only in a test of its own process: a plug-in once loaded stays. */
+static inline const struct mo_backend *emulated_backend(bool in_reverse)
+{
+    const char *plugin = getenv("MOPT_EMULATED");
+    if (!plugin || !plugin[0])
+        return NULL;
+    setenv("MOPT_CUDA_PLUGIN", plugin, 1);
+    if (in_reverse)
+        setenv("MOPT_EMULATED_REVERSE", "1", 1);
+    return mo_backend_find("cuda");
+}
+
 #endif
