@@ -13,21 +13,49 @@ struct dynamic {
     bool *is_lent;              /* constant data is lent to inference */
 };
 
+/* What is lent of a device's memory is a copy, and only of inputs that inference looks at or that are small. */
+#define MOST_LENT_BYTES 4096
+
+static enum mopt_status lend_one(struct dynamic *d, const struct mo_node *n, uint32_t k)
+{
+    struct mo_run *run = d->run;
+    mo_value_id id = n->in[k];
+    struct mo_value *v = &d->plan->graph.values[id];
+    size_t bytes = mo_value_bytes(v);
+    if (run->be->is_host) {
+        v->data = d->plan->tensors[id].data;
+    } else if (k < 32 && (n->op->values_in >> k & 1 || bytes <= MOST_LENT_BYTES)) {
+        v->data = mo_mem_new(MO_MAX(bytes, (size_t)1), 1);
+        if (!v->data)
+            return mo_no_memory(run->ctx, bytes, "an input in host memory");
+        run->be->download(run->dev, v->data, d->plan->tensors[id].data, bytes);
+    }
+    d->is_lent[id] = v->data;
+    return MOPT_OK;
+}
+
 /* While a node is inferred its small inputs are constants, so that shapes follow from their elements. */
-static void lend(struct dynamic *d, const struct mo_node *n, bool on)
+static enum mopt_status lend(struct dynamic *d, const struct mo_node *n)
 {
     struct mo_graph *g = &d->plan->graph;
     for (uint32_t k = 0; k < n->n_in; k++) {
         mo_value_id v = n->in[k];
-        if (v == MO_NONE)
+        if (v != MO_NONE && !g->values[v].data && mo_shape_known(&g->values[v].shape))
+            MO_TRY(lend_one(d, n, k));
+    }
+    return MOPT_OK;
+}
+
+static void take_back(struct dynamic *d, const struct mo_node *n)
+{
+    for (uint32_t k = 0; k < n->n_in; k++) {
+        mo_value_id v = n->in[k];
+        if (v == MO_NONE || !d->is_lent[v])
             continue;
-        if (on && !g->values[v].data && mo_shape_known(&g->values[v].shape)) {
-            g->values[v].data = d->plan->tensors[v].data;
-            d->is_lent[v] = true;
-        } else if (!on && d->is_lent[v]) {
-            g->values[v].data = NULL;
-            d->is_lent[v] = false;
-        }
+        if (!d->run->be->is_host)
+            mo_mem_free(d->plan->graph.values[v].data);
+        d->plan->graph.values[v].data = NULL;
+        d->is_lent[v] = false;
     }
 }
 
@@ -74,9 +102,10 @@ static enum mopt_status compute(struct dynamic *d, mo_node_id i)
     const struct mo_node *n = &plan->graph.nodes[i];
     struct mo_node_plan *np = &plan->nodes[i];
     if (n->op->flags & MO_OP_VIEW) {
-        size_t bytes = mo_value_bytes(&plan->graph.values[n->out[0]]);
+        const int64_t bytes = (int64_t)mo_value_bytes(&plan->graph.values[n->out[0]]), step = 1;
         if (bytes)
-            memcpy(plan->tensors[n->out[0]].data, plan->tensors[n->in[0]].data, bytes);
+            run->be->copy_strided(run->dev, 1, 1, &bytes, &step, &step, plan->tensors[n->in[0]].data,
+                                  plan->tensors[n->out[0]].data);
         return MOPT_OK;
     }
     enum mopt_status status = n->op->prepare ? n->op->prepare(run, n) : MOPT_OK;
@@ -197,10 +226,13 @@ static enum mopt_status run_node(struct dynamic *d, mo_node_id i)
     struct mo_run *run = d->run;
     struct mo_run_private *p = run->private_;
     struct mo_node *n = &d->plan->graph.nodes[i];
-    lend(d, n, run->be->is_host);
-    enum mopt_status status = mo_infer_node(run->ctx, &d->plan->graph, n);
-    lend(d, n, false);
-    bool named = status;        /* inference names the node itself */
+    enum mopt_status status = lend(d, n);
+    bool named = false;
+    if (!status) {
+        status = mo_infer_node(run->ctx, &d->plan->graph, n);
+        named = status;         /* inference names the node itself */
+    }
+    take_back(d, n);
     bool is_image = !status && wants_channels_last(&d->plan->graph, n);
     if (!status && is_image)
         status = compute_image(d, i);

@@ -10,6 +10,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include <functional>
 #include <tuple>
@@ -92,6 +93,18 @@ template <class T> static inline T atomicAdd(T *at, T value)
     T old = *at;
     *at = old + value;
     return old;
+}
+static inline float __uint_as_float(unsigned bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+static inline unsigned __float_as_uint(float x)
+{
+    unsigned bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
 }
 static inline float __fmul_rn(float a, float b)
 {

@@ -385,16 +385,22 @@ static bool use_emulated(void)
     return true;
 }
 
+/* Trained on the CPU only, as mopt says: what looks at numbers in host memory while it runs. */
+static bool is_for_host(const struct gradient_case *c)
+{
+    return !strcmp(c->op, "STFT") || !strcmp(c->op, "DFT") || !strcmp(c->op, "OptionalGetElement");
+}
+
 START_TEST(emulated_gradients_of_networks)
 {
-    if (use_emulated())
+    if (!is_for_host(&gradient_cases_nn[_i]) && use_emulated())
         check_case(&gradient_cases_nn[_i]);
 }
 END_TEST
 
 START_TEST(emulated_gradients_of_tensors)
 {
-    if (use_emulated())
+    if (!is_for_host(&gradient_cases_tensor[_i]) && use_emulated())
         check_case(&gradient_cases_tensor[_i]);
 }
 END_TEST

@@ -264,13 +264,6 @@ static bool compare_item(uint32_t i, const struct mo_item *got, struct mo_item *
     if (!mo_shape_equal(&got->shape, &want->shape))
         FAIL("output %u is %s, not %s", i, mo_shape_text(&got->shape, got_text, sizeof got_text),
              mo_shape_text(&want->shape, want_text, sizeof want_text));
-<<<<<<< HEAD
-=======
-    size_t bytes = mo_value_bytes(got);
-    void *data = mo_mem_new(bytes + 1, 1);
-    if (!data || mo_run_get_output(run, i, data, bytes))
-        FAIL("output %u: %s", i, mopt_error(run->ctx));
->>>>>>> 04d9f8d (wip: emulated CUDA device)
     for (int64_t k = 0; !is_drawn && k < mo_shape_elems(&want->shape); k++) {
         int64_t got_int = 0, want_int = 0;
         double x = element(got->dtype, got->data, k, &got_int), y = element(want->dtype, want->data, k, &want_int);
@@ -278,15 +271,20 @@ static bool compare_item(uint32_t i, const struct mo_item *got, struct mo_item *
         if (!is_equal(x, y, got_int, want_int))
             FAIL("output %u [%lld] is %.9g, not %.9g", i, (long long)k, x, y);
     }
-    mo_mem_free(data);
     return true;
 }
 
 static bool compare(struct mo_run *run, uint32_t i, const struct mo_host_tensor *want)
 {
     const struct mo_value *v = mo_run_output(run, i);
-    struct mo_item got = { v->dtype, v->shape, mo_run_output_data(run, i) }, wanted = { want->dtype, want->shape, want->data };
-    return compare_item(i, &got, &wanted);
+    size_t bytes = mo_value_bytes(v);
+    void *data = mo_mem_new(bytes + 1, 1);
+    if (!data || mo_run_get_output(run, i, data, bytes))
+        FAIL("output %u: %s", i, mopt_error(run->ctx));
+    struct mo_item got = { v->dtype, v->shape, data }, wanted = { want->dtype, want->shape, want->data };
+    bool is_equal_to = compare_item(i, &got, &wanted);
+    mo_mem_free(data);
+    return is_equal_to;
 }
 
 static bool feed(struct mopt_ctx *ctx, struct mo_run *run, const char *set)
