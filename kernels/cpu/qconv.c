@@ -324,7 +324,7 @@ static void cut(struct fast *f, const struct mo_conv_desc *d)
 
 static void copy_bytes(const struct fast *f, uint8_t *to, const uint8_t *from, int64_t n)
 {
-    if (!f->flip)
+    if (!f->flip && n > 0)      /* a row outside of the picture is no memory at all */
         memcpy(to, from, (size_t)n);
     for (int64_t i = 0; f->flip && i < n; i++)
         to[i] = from[i] ^ f->flip;
