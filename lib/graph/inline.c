@@ -180,7 +180,7 @@ static enum mopt_status map_values(struct inliner *in, const struct mo_graph *bo
                                    mo_value_id *map)
 {
     for (mo_value_id v = 0; v < body->n_values; v++)
-        map[v] = MO_NONE;
+        map[v] = body->values[v].is_captured ? mo_names_find(&in->names, in->g, body->values[v].name) : MO_NONE;
     for (uint32_t k = 0; k < body->n_inputs && k < n_in; k++)
         map[body->inputs[k]] = call_in[k];
     for (uint32_t k = 0; k < body->n_outputs && k < n_out; k++) {
@@ -197,7 +197,7 @@ static enum mopt_status map_values(struct inliner *in, const struct mo_graph *bo
         }
     }
     for (mo_value_id v = 0; v < body->n_values; v++)
-        if (map[v] == MO_NONE && !body->values[v].is_input)
+        if (map[v] == MO_NONE && !body->values[v].is_input && !body->values[v].is_captured)
             MO_TRY(add_value(in, &body->values[v], prefix, &map[v]));
     return MOPT_OK;
 }
@@ -262,6 +262,30 @@ static enum mopt_status inline_call(struct inliner *in, mo_node_id i, const stru
     g->nodes[i].is_dead = true;
     in->n_inlined++;
     return MOPT_OK;
+}
+
+enum mopt_status mo_graph_splice(struct mopt_ctx *ctx, struct mo_graph *g, struct mo_names *names,
+                                 const struct mo_graph *body, const char *prefix, const mo_value_id *in, mo_value_id *out)
+{
+    struct inliner state = { .ctx = ctx, .g = g, .names = *names };
+    struct mo_graph copy = { .arena = g->arena };
+    MO_TRY(mo_graph_copy(ctx, &copy, body, false));
+    mo_value_id *map = mo_arena_new(g->arena, copy.n_values + 1, sizeof *map);
+    if (!map)
+        return no_room(&state);
+    enum mopt_status status = map_values(&state, &copy, in, copy.n_inputs, NULL, 0, prefix, map);
+    *names = state.names;           /* it has grown */
+    for (mo_value_id v = 0; !status && v < copy.n_values; v++)
+        if (map[v] == MO_NONE && copy.values[v].is_captured)
+            status = mo_fail(ctx, MOPT_DATA, "its graph reads '%s', which is not there", copy.values[v].name);
+    if (!status)
+        status = rename_captures(&state, &copy, map);
+    for (mo_node_id k = 0; !status && k < copy.n_nodes; k++)
+        if (!copy.nodes[k].is_dead && !(mo_node_is(&copy.nodes[k], "Constant") && copy.values[copy.nodes[k].out[0]].data))
+            status = move_node(&state, &copy.nodes[k], prefix, map);
+    for (uint32_t k = 0; !status && k < copy.n_outputs; k++)
+        out[k] = map[copy.outputs[k]];
+    return status;
 }
 
 /* Also the calls that come with the nodes of others, which stand behind them. */

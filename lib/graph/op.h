@@ -39,6 +39,7 @@ enum mo_op_flags {
     MO_OP_ADDS_GRAD = 64,       /* backward honours mo_run_adds(): adds into dx instead of overwriting */
     MO_OP_PARAM_SCALAR = 256,       /* one-element constants at params_in are parameters too (PRelu) */
     MO_OP_SHAPES_BY_RUN = 512,      /* forward makes its outputs itself, by mo_run_make_out (If, Loop, Scan) */
+    MO_OP_UNROLLS = 1024,           /* for training, lowering writes its graphs out in its place (lib/run/unroll.c) */
     MO_OP_INTERNAL = 128,       /* made by lowering only; never read from or written to a file */
 };
 
@@ -99,7 +100,7 @@ static inline bool mo_op_runs(const struct mo_op *op)
 }
 static inline bool mo_op_has_gradient(const struct mo_op *op)
 {
-    return op->backward || op->expand || op->flags & MO_OP_VIEW;
+    return op->backward || op->expand || op->flags & (MO_OP_VIEW | MO_OP_UNROLLS);
 }
 
 /* NULL when there is none for (type, domain, opset). */

@@ -35,4 +35,10 @@ mo_value_id mo_names_find(const struct mo_names *names, const struct mo_graph *g
 bool mo_names_add(struct mo_names *names, const struct mo_graph *g, mo_value_id id);
 void mo_names_release(struct mo_names *names);
 
+/* inline.c: the nodes of a graph inside a node of g are written into g: in[] are what its inputs are there, out[] gets what
+ * its outputs are. What it captures is found by name; its constants are borrowed. names: of all values of g, kept so. */
+MOPT_MUST_CHECK enum mopt_status mo_graph_splice(struct mopt_ctx *ctx, struct mo_graph *g, struct mo_names *names,
+                                                 const struct mo_graph *body, const char *prefix, const mo_value_id *in,
+                                                 mo_value_id *out);
+
 #endif

@@ -25,6 +25,6 @@ const struct mo_op mo_op_if = {
     .type = "If",
     .since_opset = 1,
     .min_in = 1, .max_in = 1, .min_out = 1, .max_out = -1,
-    .flags = MO_OP_SHAPES_BY_RUN,
+    .flags = MO_OP_SHAPES_BY_RUN | MO_OP_UNROLLS,
     .infer = infer_if, .forward = forward_if,
 };

@@ -183,6 +183,6 @@ const struct mo_op mo_op_loop = {
     .type = "Loop",
     .since_opset = 1,
     .min_in = 0, .max_in = -1, .min_out = 0, .max_out = -1,
-    .flags = MO_OP_SHAPES_BY_RUN,
+    .flags = MO_OP_SHAPES_BY_RUN | MO_OP_UNROLLS,
     .infer = infer_loop, .forward = forward_loop,
 };

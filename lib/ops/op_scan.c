@@ -244,6 +244,6 @@ const struct mo_op mo_op_scan = {
     .type = "Scan",
     .since_opset = 8,
     .min_in = 0, .max_in = -1, .min_out = 1, .max_out = -1,
-    .flags = MO_OP_SHAPES_BY_RUN,
+    .flags = MO_OP_SHAPES_BY_RUN | MO_OP_UNROLLS,
     .infer = infer_scan, .forward = forward_scan,
 };

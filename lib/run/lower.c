@@ -71,7 +71,7 @@ static enum mopt_status widen_input(struct mo_run *run, struct mo_graph *g, mo_v
 
 /* Arithmetic is float32: what the file keeps or casts to half precision is widened. Outputs of the
  * run are then float32 as well. */
-static enum mopt_status widen(struct mo_run *run, struct mo_graph *g)
+static enum mopt_status widen(struct mo_run *run, struct mo_graph *g, bool with_inputs)
 {
     uint32_t n_values = g->n_values;
     bool any = false;
@@ -81,10 +81,10 @@ static enum mopt_status widen(struct mo_run *run, struct mo_graph *g)
         any = true;
         if (g->values[v].data)
             MO_TRY(widen_constant(run, g, v));
-        else if (mo_is_real_input(g, v))
-            MO_TRY(widen_input(run, g, v));
-        else
+        else if (!mo_is_real_input(g, v))
             g->values[v].dtype = MO_F32;
+        else if (with_inputs)
+            MO_TRY(widen_input(run, g, v));
     }
     for (mo_node_id i = 0; i < g->n_nodes; i++)
         if (mo_node_is(&g->nodes[i], "Cast") && is_half((enum mo_dtype)mo_node_int(&g->nodes[i], "to", 0))) {
@@ -239,7 +239,7 @@ enum mopt_status mo_lower_base(struct mo_run *run, const struct mo_graph *g)
         free_batch(run, base);
     mo_graph_drop_unused(base);
     drop_constant_nodes(base);
-    MO_TRY(widen(run, base));
+    MO_TRY(widen(run, base, true));
     if (run->options.train)
         MO_TRY(mo_params_take(run));
     MO_TRY(mo_infer(run->ctx, base, NULL, 0));
@@ -269,6 +269,11 @@ enum mopt_status mo_lower_shapes(struct mo_run *run, struct mo_plan *plan, const
     MO_TRY(mo_infer(run->ctx, g, bindings, p->n_inputs));
     for (uint32_t i = 0; i < p->n_inputs; i++)
         g->values[p->inputs[i]].has_declared = false;       /* from here on these are the shapes */
+    if (run->options.train) {
+        MO_TRY(mo_unroll(run->ctx, g));
+        MO_TRY(widen(run, g, false));       /* what came out of graphs */
+        MO_TRY(mo_infer(run->ctx, g, NULL, 0));
+    }
     MO_TRY(mo_expand_graph(run->ctx, g));
     MO_TRY(fold(run, g));
     MO_TRY(refuse_unrunnable(run->ctx, g));

@@ -2,6 +2,7 @@
  * training, and the value to train on. */
 #include <string.h>
 
+#include "lib/graph/private.h"
 #include "lib/run/private.h"
 
 /* Parameters may reach their operator through what only moves or fake-quantizes them. */
@@ -35,6 +36,54 @@ static bool is_parameter(const struct mo_value *v, const struct mo_op *op)
 
 typedef void param_fn(void *arg, mo_value_id v, mo_node_id reader);
 
+/* The value of g that body value v is, when it is captured from there; else MO_NONE. */
+static mo_value_id captured_from(const struct mo_graph *g, const struct mo_node *n, const struct mo_value *v)
+{
+    for (uint32_t k = 0; v->is_captured && k < n->n_captures; k++)
+        if (!strcmp(g->values[n->captures[k]].name, v->name))
+            return n->captures[k];
+    return MO_NONE;
+}
+
+/* Parameters of g that a graph inside its node n reads (If, Loop, Scan), at any depth: value `outer` is what value v of
+ * the inner graph is in g, followed outwards one graph at a time. */
+struct inner { const struct mo_graph *g; const struct mo_node *n; const struct inner *around; };
+
+static mo_value_id outermost(const struct inner *at, const struct mo_graph *body, mo_value_id v)
+{
+    const struct mo_value *value = &body->values[v];
+    for (const struct inner *in = at; in; in = in->around) {
+        v = captured_from(in->g, in->n, value);
+        if (v == MO_NONE)
+            return MO_NONE;
+        value = &in->g->values[v];
+    }
+    return v;
+}
+
+static void each_inner(const struct inner *at, const struct mo_graph *g, mo_node_id reader, bool state, param_fn *fn, void *arg)
+{
+    for (uint32_t a = 0; a < at->n->n_attrs; a++)
+        for (size_t s = 0; at->n->attrs[a].graphs && s < at->n->attrs[a].n; s++) {
+            const struct mo_graph *body = at->n->attrs[a].graphs[s];
+            for (mo_node_id i = 0; i < body->n_nodes; i++) {
+                const struct mo_node *n = &body->nodes[i];
+                const struct mo_op *op = n->is_dead ? NULL : mo_graph_find_op(body, n);
+                struct inner deeper = { body, n, at };
+                each_inner(&deeper, g, reader, state, fn, arg);
+                unsigned bits = !op ? 0 : state ? op->state_in : op->params_in;
+                for (uint32_t k = 0; k < n->n_in && k < 32; k++) {
+                    mo_value_id v = bits >> k & 1 && n->in[k] != MO_NONE ? source_of(body, n->in[k]) : MO_NONE;
+                    v = v == MO_NONE ? MO_NONE : outermost(at, body, v);
+                    v = v == MO_NONE ? MO_NONE : source_of(g, v);
+                    if (v != MO_NONE && (state ? g->values[v].data && g->values[v].dtype == MO_F32
+                                               : is_parameter(&g->values[v], op)))
+                        fn(arg, v, reader);
+                }
+            }
+        }
+}
+
 static void each_param(const struct mo_graph *g, bool state, param_fn *fn, void *arg)
 {
     for (mo_node_id i = 0; i < g->n_nodes; i++) {
@@ -42,6 +91,7 @@ static void each_param(const struct mo_graph *g, bool state, param_fn *fn, void 
         if (n->is_dead || !n->op)
             continue;
         unsigned bits = state ? n->op->state_in : n->op->params_in;
+        each_inner(&(struct inner){ g, n, NULL }, g, i, state, fn, arg);
         for (uint32_t k = 0; k < n->n_in && k < 32; k++) {
             if (!(bits >> k & 1) || n->in[k] == MO_NONE)
                 continue;

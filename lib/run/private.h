@@ -132,6 +132,8 @@ void mo_plan_bind_input(struct mo_run *run, struct mo_plan *plan, uint32_t i);
 void *mo_plan_const(struct mo_run *run, struct mo_plan *plan, mo_value_id v);
 /* dynamic.c: forward of a plan with shapes that only data tells. */
 MOPT_MUST_CHECK enum mopt_status mo_dynamic_forward(struct mo_run *run, struct mo_plan *plan);
+/* unroll.c: every If, Loop and Scan of a graph whose shapes are inferred replaced by the nodes it stands for. */
+MOPT_MUST_CHECK enum mopt_status mo_unroll(struct mopt_ctx *ctx, struct mo_graph *g);
 /* gradients.c: which values have a gradient and where each node writes those of its inputs. */
 MOPT_MUST_CHECK enum mopt_status mo_plan_gradients(struct mo_run *run, struct mo_plan *plan);
 
