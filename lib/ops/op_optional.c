@@ -124,7 +124,7 @@ const struct mo_op mo_op_optional_get_element = {
     .type = "OptionalGetElement",
     .since_opset = 15,
     .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
-    .flags = MO_OP_SHAPES_BY_RUN,
+    .flags = MO_OP_SHAPES_BY_RUN | MO_OP_UNROLLS,
     .infer = infer_get, .forward = forward_get,
     .macs = mo_macs_zero, .couple = mo_couple_through,
 };

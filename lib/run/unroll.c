@@ -387,6 +387,15 @@ static enum mopt_status unroll_scan(struct unroller *u, const struct mo_node *n,
     return MOPT_OK;
 }
 
+/* OptionalGetElement of what is no optional is that itself. */
+static enum mopt_status pass_element(const struct unroller *u, const struct mo_node *n)
+{
+    enum mo_dtype dtype = u->g->values[n->in[0]].dtype;
+    if (dtype == MO_OPTIONAL || dtype == MO_SEQUENCE)
+        return mo_fail(u->ctx, MOPT_UNSUPPORTED, "sequences and optionals have no gradient");
+    return identity(u, n->in[0], n->out[0]);
+}
+
 /* ---- all of them ---- */
 
 static enum mopt_status unroll_node(struct unroller *u, mo_node_id i)
@@ -396,7 +405,8 @@ static enum mopt_status unroll_node(struct unroller *u, mo_node_id i)
     u->g->nodes[i].is_dead = true;
     enum mopt_status status = mo_node_is(&n, "If")     ? unroll_if(u, &n, prefix)
                               : mo_node_is(&n, "Loop") ? unroll_loop(u, &n, prefix)
-                                                       : unroll_scan(u, &n, prefix);
+                              : mo_node_is(&n, "Scan") ? unroll_scan(u, &n, prefix)
+                                                       : pass_element(u, &n);
     char label[192];
     if (status)
         mo_blame(u->ctx, "%s", mo_node_label(u->g, &n, label, sizeof label));
