@@ -76,7 +76,25 @@ static void product_c(const struct mo_product16 *p)
                              p->c + i * MO_TILE16 * BLOCK + j * MO_TILE16);
 }
 
-const struct mo_gemm16_loops mo_gemm16_c = { .begin = nothing, .end = nothing, .pack = pack_c, .product = product_c };
+void mo_finish16_c(const struct mo_finish16 *f)
+{
+    for (int64_t i = 0; i < f->rows; i++)
+        for (int64_t j = 0; j < f->columns; j++) {
+            float *y32 = (float *)f->y + i * f->ldy + j, v = f->alpha * f->c[i * BLOCK + j];
+            uint16_t *y16 = (uint16_t *)f->y + i * f->ldy + j;
+            if (f->beta != 0)
+                v += f->beta * (f->to_f32 ? *y32 : mo_float_of_bf16(*y16));
+            v = mo_act(f->act, f->act_lo, f->act_hi, f->bias ? v + f->bias[j] : v);
+            if (f->to_f32)
+                *y32 = v;
+            else
+                *y16 = mo_bf16_of_float(v);
+        }
+}
+
+const struct mo_gemm16_loops mo_gemm16_c = {
+    .begin = nothing, .end = nothing, .pack = pack_c, .product = product_c, .finish = mo_finish16_c,
+};
 
 /* ---- one product ---------------------------------------------------------------------- */
 
@@ -140,36 +158,6 @@ static void pack_range(void *arg, int64_t begin, int64_t end)
         pack_one(arg, begin);
 }
 
-/* A row of sums goes into the result: alpha and what is there already, then, behind the last chunk, bias and activation. */
-static void finish_row(const struct product *p, int64_t row, int64_t column, int64_t n, float *restrict v)
-{
-    char *c = p->c + (size_t)(row * p->ldc + column) * bytes_of(p->type_c);
-    float beta = p->is_first ? p->beta : 1;
-    const float *bias = p->is_last && p->e ? p->e->bias : NULL;
-    if (p->alpha != 1)
-        for (int64_t j = 0; j < n; j++)
-            v[j] *= p->alpha;
-    if (beta != 0 && p->type_c == F32)
-        for (int64_t j = 0; j < n; j++)
-            v[j] += beta * ((const float *)(const void *)c)[j];
-    else if (beta != 0)
-        for (int64_t j = 0; j < n; j++)
-            v[j] += beta * mo_float_of_bf16(((const uint16_t *)(const void *)c)[j]);
-    for (int64_t j = 0; bias && j < n; j++)
-        v[j] += bias[column + j];
-    if (p->is_last && p->e && p->e->act == MO_ACT_RELU)
-        for (int64_t j = 0; j < n; j++)
-            v[j] = v[j] < 0 ? 0 : v[j];
-    else if (p->is_last && p->e && p->e->act != MO_ACT_NONE)
-        for (int64_t j = 0; j < n; j++)
-            v[j] = mo_act(p->e->act, p->e->act_lo, p->e->act_hi, v[j]);
-    if (p->type_c == F32)
-        memcpy(c, v, (size_t)n * sizeof *v);
-    else
-        for (int64_t j = 0; j < n; j++)
-            ((uint16_t *)(void *)c)[j] = mo_bf16_of_float(v[j]);
-}
-
 static void multiply_block(const struct product *p, int64_t i, int64_t j)
 {
     float c[BLOCK * BLOCK] __attribute__((aligned(64)));
@@ -179,10 +167,19 @@ static void multiply_block(const struct product *p, int64_t i, int64_t j)
         .a_step = each, .b_step = each, .two_rows = rows > MO_TILE16, .two_columns = columns > MO_TILE16, .c = c,
     };
     p->loops->product(&product);
-    rows = rows < BLOCK ? rows : BLOCK;
-    columns = columns < BLOCK ? columns : BLOCK;
-    for (int64_t r = 0; r < rows; r++)
-        finish_row(p, p->m0 + i * BLOCK + r, p->n0 + j * BLOCK, columns, c + r * BLOCK);
+    int64_t column = p->n0 + j * BLOCK;
+    struct mo_finish16 f = {
+        .c = c, .rows = rows < BLOCK ? rows : BLOCK, .columns = columns < BLOCK ? columns : BLOCK, .ldy = p->ldc,
+        .alpha = p->alpha, .beta = p->is_first ? p->beta : 1, .to_f32 = p->type_c == F32,
+        .y = p->c + (size_t)((p->m0 + i * BLOCK) * p->ldc + column) * bytes_of(p->type_c),
+    };
+    if (p->is_last && p->e) {
+        f.bias = p->e->bias ? p->e->bias + column : NULL;
+        f.act = p->e->act;
+        f.act_lo = p->e->act_lo;
+        f.act_hi = p->e->act_hi;
+    }
+    p->loops->finish(&f);
 }
 
 static void multiply_slice(void *arg, int slice)

@@ -28,12 +28,27 @@ struct mo_product16 {
     float *c;
 };
 
+/* What follows: y = act(alpha c + beta y + bias) over rows x columns of such a c, at most 32 x 32. */
+struct mo_finish16 {
+    const float *c;
+    int64_t rows, columns, ldy;
+    float alpha, beta;
+    const float *bias;              /* NULL: none */
+    enum mo_act act;
+    float act_lo, act_hi;
+    bool to_f32;                    /* else y is bfloat16 */
+    void *y;
+};
+
 struct mo_gemm16_loops {
     void (*begin)(void);            /* before and after the products of one slice, in its thread */
     void (*end)(void);
     void (*pack)(const struct mo_pack16 *p);
     void (*product)(const struct mo_product16 *p);
+    void (*finish)(const struct mo_finish16 *f);
 };
+
+void mo_finish16_c(const struct mo_finish16 *f);
 
 extern const struct mo_gemm16_loops mo_gemm16_c, mo_gemm16_amx;
 

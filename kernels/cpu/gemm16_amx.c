@@ -158,5 +158,46 @@ static void pack(const struct mo_pack16 *p)
     }
 }
 
-const struct mo_gemm16_loops mo_gemm16_amx = { .begin = begin, .end = end, .pack = pack, .product = product };
+/* ---- what follows a product ---- */
+
+/* 16 columns of one row */
+static inline void finish16(const struct mo_finish16 *f, const float *c, int64_t at, int64_t column, __mmask16 there)
+{
+    float *y32 = (float *)f->y + at + column;
+    uint16_t *y16 = (uint16_t *)f->y + at + column;
+    __m512 v = _mm512_mul_ps(_mm512_load_ps(c), _mm512_set1_ps(f->alpha));
+    if (f->beta != 0) {
+        __m512 y = f->to_f32 ? _mm512_maskz_loadu_ps(there, y32)
+                             : _mm512_castsi512_ps(_mm512_slli_epi32(
+                                   _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(there, y16)), 16));
+        v = _mm512_add_ps(v, _mm512_mul_ps(y, _mm512_set1_ps(f->beta)));
+    }
+    if (f->bias)
+        v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(there, f->bias + column));
+    if (f->act == MO_ACT_RELU)
+        v = _mm512_mask_mov_ps(v, _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_LT_OQ), _mm512_setzero_ps());
+    if (f->to_f32)
+        _mm512_mask_storeu_ps(y32, there, v);
+    else
+        _mm256_mask_storeu_epi16(y16, there, (__m256i)_mm512_cvtneps_pbh(v));
+}
+
+static void finish(const struct mo_finish16 *f)
+{
+    if (f->act != MO_ACT_NONE && f->act != MO_ACT_RELU) {
+        mo_finish16_c(f);
+        return;
+    }
+    __mmask16 first = (__mmask16)(f->columns >= 16 ? 0xffff : (1 << f->columns) - 1);
+    __mmask16 second = (__mmask16)(f->columns >= 32 ? 0xffff : f->columns > 16 ? (1 << (f->columns - 16)) - 1 : 0);
+    for (int64_t i = 0; i < f->rows; i++) {
+        finish16(f, f->c + i * 32, i * f->ldy, 0, first);
+        if (second)
+            finish16(f, f->c + i * 32 + 16, i * f->ldy, 16, second);
+    }
+}
+
+const struct mo_gemm16_loops mo_gemm16_amx = {
+    .begin = begin, .end = end, .pack = pack, .product = product, .finish = finish,
+};
 #endif

@@ -174,4 +174,12 @@ UNARY(tan, "Tan", 7, MO_TAN, NULL, 0, NULL, 0, READS_X, MO_QUANT_FLOAT, 0)
 UNARY(tanh, "Tanh", 1, MO_TANH, NULL, 0, NULL, 0, READS_Y, MO_QUANT_FLOAT, 1)
 UNARY(thresholded_relu, "ThresholdedRelu", 10, MO_THRESHOLDED_RELU, "alpha", 1.0f, NULL, 0, READS_X, MO_QUANT_FLOAT, 1)
 
+/* What lowering makes of its formula, in files of any opset. */
+const struct mo_op mo_op_gelu_of_mopt = {
+    .type = "Gelu", .domain = "mopt", .since_opset = 1, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
+    .flags = MO_OP_ELEMENTWISE | MO_OP_IN_PLACE | MO_OP_ADDS_GRAD | MO_OP_INTERNAL,
+    .params_bytes = sizeof(struct unary), .infer = infer_gelu, .prepare = prepare, .forward = forward,
+    .backward = backward, .macs = mo_macs_zero, .backward_reads = READS_X, .bf16_in = 1,
+};
+
 const struct mo_op mo_op_clip = {MEMBERS("Clip", 6, 3, READS_Y, MO_QUANT_CLIP, 1), .infer = infer_clip};

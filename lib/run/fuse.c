@@ -226,6 +226,7 @@ static enum mopt_status draw_residual(struct mo_run *run, struct mo_graph *g, mo
 
 enum mopt_status mo_fuse_plan(struct mo_run *run, struct mo_graph *g)
 {
+    MO_TRY(mo_fuse_compose(run, g));
     for (mo_node_id i = 0; i < g->n_nodes; i++)
         if (!g->nodes[i].is_dead)
             MO_TRY(draw_residual(run, g, i));
