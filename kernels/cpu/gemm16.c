@@ -1,9 +1,10 @@
 /* gemm16.c - products of bfloat16 matrices: packing, cutting and what follows a product.
  *
- * A and B are packed once into the device's workspace, as much of them as fits, and
- * then multiplied in blocks of 32 x 32 over a whole chunk of k. The sum of an element
- * runs over k in order whatever the cut. Small products are done in one go by the
- * thread that has them. */
+ * As much of B as fits is packed into the device's workspace; then each slice packs
+ * some rows of A at a time into its own part of it and multiplies them while they are
+ * near, in blocks of 32 x 32 over a whole chunk of k. The sum of an element runs over k
+ * in order whatever the cut. Small products are done in one go by the thread that has
+ * them. */
 #include "kernels/cpu/gemm16.h"
 
 #include <string.h>
@@ -22,6 +23,7 @@ enum { F32 = 1 };                       /* ONNX's number; the other is 16 */
 #define SMALL_TILES 48                  /* of both operands: on a thread's stack */
 #define SLICE_MACS (8 << 20)
 #define MAX_SLICES 16
+#define MAX_ROWS 256                    /* of A packed at a time */
 
 /* ---- plain C ------------------------------------------------------------------------ */
 
@@ -116,8 +118,7 @@ struct product {
     int64_t m0, mc, n0, nc, k0, kc;
     bool is_first, is_last;     /* of the chunks of k */
     uint16_t *packed_a, *packed_b;
-    int64_t n_slices;
-    bool by_columns;
+    int64_t row_slices, column_slices;
 };
 
 static int64_t ceil_div(int64_t n, int64_t d)
@@ -152,12 +153,6 @@ static void pack_one(const struct product *p, int64_t i)
     p->loops->pack(&pack);
 }
 
-static void pack_range(void *arg, int64_t begin, int64_t end)
-{
-    for (; begin < end; begin++)
-        pack_one(arg, begin);
-}
-
 static void multiply_block(const struct product *p, int64_t i, int64_t j)
 {
     float c[BLOCK * BLOCK] __attribute__((aligned(64)));
@@ -182,41 +177,66 @@ static void multiply_block(const struct product *p, int64_t i, int64_t j)
     p->loops->finish(&f);
 }
 
-static void multiply_slice(void *arg, int slice)
-{
-    const struct product *p = arg;
-    int64_t rows = ceil_div(p->mc, BLOCK), columns = ceil_div(p->nc, BLOCK);
-    int64_t cut = p->by_columns ? columns : rows;
-    int64_t begin = slice * cut / p->n_slices, end = (slice + 1) * cut / p->n_slices;
-    p->loops->begin();
-    for (int64_t j = p->by_columns ? begin : 0; j < (p->by_columns ? end : columns); j++)
-        for (int64_t i = p->by_columns ? 0 : begin; i < (p->by_columns ? rows : end); i++)
-            multiply_block(p, i, j);
-    p->loops->end();
-}
-
 static int64_t smaller(int64_t a, int64_t b)
 {
     return a < b ? a : b;
 }
 
-/* One chunk of k, in parts of A and B that fit. */
+/* Elements of A's half of the workspace that a slice has, and the rows that it packs at a time. */
+static int64_t slice_elems(const struct product *p)
+{
+    return HALF_ELEMS / (p->row_slices * p->column_slices) / BLOCK * BLOCK;
+}
+
+static int64_t rows_at_once(const struct product *p)
+{
+    int64_t fit = slice_elems(p) / tile_row(p) / 2 * BLOCK;
+    return fit < MAX_ROWS ? fit : MAX_ROWS;
+}
+
+/* Blocks of rows r of row_slices, of columns c of column_slices. */
+static void multiply_slice(void *arg, int slice)
+{
+    struct product p = *(const struct product *)arg;
+    int64_t rows = ceil_div(p.m, BLOCK), columns = ceil_div(p.nc, BLOCK);
+    int64_t r = slice / p.column_slices, c = slice % p.column_slices;
+    int64_t row = r * rows / p.row_slices * BLOCK, last_row = smaller((r + 1) * rows / p.row_slices * BLOCK, p.m);
+    int64_t first = c * columns / p.column_slices, last = (c + 1) * columns / p.column_slices;
+    p.packed_a += slice * slice_elems(&p);
+    p.loops->begin();
+    for (; row < last_row; row += rows_at_once(&p)) {
+        p.m0 = row;
+        p.mc = smaller(rows_at_once(&p), last_row - row);
+        for (int64_t i = 0; i < ceil_div(p.mc, MO_TILE16); i++)
+            pack_one(&p, i);
+        for (int64_t j = first; j < last; j++)
+            for (int64_t i = 0; i < ceil_div(p.mc, BLOCK); i++)
+                multiply_block(&p, i, j);
+    }
+    p.loops->end();
+}
+
+static void pack_b_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct product *p = arg;
+    for (; begin < end; begin++)
+        pack_one(p, ceil_div(p->mc, MO_TILE16) + begin);
+}
+
+/* One chunk of k, in parts of B that fit. Every slice needs room for a block of rows. */
 static void multiply_chunk(struct mo_device *dev, struct product *p)
 {
-    int64_t fit = HALF_ELEMS / tile_row(p) / 2 * BLOCK;
-    for (p->n0 = 0; p->n0 < p->n; p->n0 += fit)
-        for (p->m0 = 0; p->m0 < p->m; p->m0 += fit) {
-            p->nc = smaller(fit, p->n - p->n0);
-            p->mc = smaller(fit, p->m - p->m0);
-            int64_t rows = ceil_div(p->mc, BLOCK), columns = ceil_div(p->nc, BLOCK);
-            double wanted = (double)p->mc * (double)p->nc * (double)p->kc / SLICE_MACS;
-            p->by_columns = columns > rows;
-            p->n_slices = wanted < 1 ? 1 : wanted > MAX_SLICES ? MAX_SLICES : (int64_t)wanted;
-            p->n_slices = smaller(p->n_slices, p->by_columns ? columns : rows);
-            mo_split(dev, ceil_div(p->mc, MO_TILE16) + ceil_div(p->nc, MO_TILE16), mo_split_grain(MO_TILE16 * p->kc / 4),
-                     pack_range, p);
-            mo_team_run(dev->team, (int)p->n_slices, multiply_slice, p);
-        }
+    int64_t fit = HALF_ELEMS / tile_row(p) / 2 * BLOCK, most = smaller(MAX_SLICES, HALF_ELEMS / (2 * tile_row(p)));
+    p->m0 = p->mc = 0;
+    for (p->n0 = 0; p->n0 < p->n; p->n0 += fit) {
+        p->nc = smaller(fit, p->n - p->n0);
+        double work = (double)p->m * (double)p->nc * (double)p->kc / SLICE_MACS;
+        int64_t wanted = work < 1 ? 1 : work > (double)most ? most : (int64_t)work;
+        p->row_slices = smaller(wanted, ceil_div(p->m, BLOCK));
+        p->column_slices = smaller(wanted / p->row_slices, ceil_div(p->nc, BLOCK));
+        mo_split(dev, ceil_div(p->nc, MO_TILE16), mo_split_grain(MO_TILE16 * p->kc / 4), pack_b_range, p);
+        mo_team_run(dev->team, (int)(p->row_slices * p->column_slices), multiply_slice, p);
+    }
 }
 
 static bool is_small(const struct product *p)
@@ -234,7 +254,8 @@ static void multiply_small(struct product *p)
     p->is_first = p->is_last = true;
     p->packed_a = packed;
     p->packed_b = packed + ceil_div(p->m, MO_TILE16) * tile_row(p);
-    pack_range(p, 0, ceil_div(p->m, MO_TILE16) + ceil_div(p->n, MO_TILE16));
+    for (int64_t i = 0; i < ceil_div(p->m, MO_TILE16) + ceil_div(p->n, MO_TILE16); i++)
+        pack_one(p, i);
     for (int64_t i = 0; i < ceil_div(p->m, BLOCK); i++)
         for (int64_t j = 0; j < ceil_div(p->n, BLOCK); j++)
             multiply_block(p, i, j);

@@ -85,29 +85,34 @@ static void product(const struct mo_product16 *p)
 
 /* ---- packing: 16 vectors of 16 pairs at a time ---- */
 
-/* 32 numbers of k, n of them there. */
-static inline __m512i along_k(const struct mo_pack16 *p, int64_t at, int64_t n)
+#define INLINE static inline __attribute__((always_inline))
+
+/* 32 numbers of k, those of the mask. */
+INLINE __m512i along_k(const bool is_f32, const void *from, int64_t at, uint32_t there)
 {
-    uint32_t there = n >= 32 ? ~0u : (1u << n) - 1;
-    if (!p->is_f32)
-        return _mm512_maskz_loadu_epi16(there, (const uint16_t *)p->from + at);
-    const float *x = (const float *)p->from + at;
+    if (!is_f32)
+        return _mm512_maskz_loadu_epi16(there, (const uint16_t *)from + at);
+    const float *x = (const float *)from + at;
     __m512 low = _mm512_maskz_loadu_ps((__mmask16)there, x), high = _mm512_maskz_loadu_ps((__mmask16)(there >> 16), x + 16);
     return (__m512i)_mm512_cvtne2ps_pbh(high, low);
 }
 
-/* 16 numbers of x (n of them there) of one k, as the low halves of 32 bits. */
-static inline __m512i one_k(const struct mo_pack16 *p, int64_t at, int64_t n)
+/* 16 numbers of x, those of the mask, of one k and of the next, side by side. */
+INLINE __m512i pair_of_k(const bool is_f32, const void *from, int64_t at, int64_t step, __mmask16 there, __mmask16 next)
 {
-    __mmask16 there = (__mmask16)((1u << n) - 1);
-    if (!p->is_f32)
-        return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(there, (const uint16_t *)p->from + at));
-    __m512 x = _mm512_maskz_loadu_ps(there, (const float *)p->from + at);
-    return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x));
+    if (!is_f32) {
+        __m256i low = _mm256_maskz_loadu_epi16(there, (const uint16_t *)from + at);
+        __m256i high = _mm256_maskz_loadu_epi16(next, (const uint16_t *)from + at + step);
+        return _mm512_or_si512(_mm512_cvtepu16_epi32(low), _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16));
+    }
+    __m512 low = _mm512_maskz_loadu_ps(there, (const float *)from + at);
+    __m512 high = _mm512_maskz_loadu_ps(next, (const float *)from + at + step);
+    return _mm512_or_si512(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(low)),
+                           _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(high)), 16));
 }
 
 /* 4 x 4 blocks of 4 x 4 of 32 bits */
-static inline void transpose(__m512i v[16])
+INLINE void transpose(__m512i v[16])
 {
     __m512i t[16];
     for (int i = 0; i < 16; i += 4) {
@@ -128,40 +133,46 @@ static inline void transpose(__m512i v[16])
     }
 }
 
-/* Rows of v: x where k runs in memory, pairs of k where x does. */
-static inline void load_tile(const struct mo_pack16 *p, int64_t k, __m512i v[16])
-{
-    int64_t left = p->n_k - k;
-    for (int i = 0; i < 16; i++) {
-        int64_t first = 2 * i;
-        v[i] = _mm512_setzero_si512();
-        if (p->step_k == 1 && i < p->n_x)
-            v[i] = along_k(p, i * p->step_x + k, left);
-        if (p->step_k != 1 && first < left)
-            v[i] = one_k(p, (k + first) * p->step_k, p->n_x);
-        if (p->step_k != 1 && first + 1 < left)
-            v[i] = _mm512_or_si512(v[i], _mm512_slli_epi32(one_k(p, (k + first + 1) * p->step_k, p->n_x), 16));
-    }
-}
-
-static void pack(const struct mo_pack16 *p)
+/* The flags are constants where this is inlined. Rows of a tile are x where k runs in memory, else pairs of k. */
+INLINE void pack_as(const bool is_f32, const bool k_runs, const bool as_b, const struct mo_pack16 *p)
 {
     uint16_t *to = p->to;
-    bool as_loaded = (p->step_k == 1) != p->as_b;
+    __mmask16 columns = (__mmask16)((1u << p->n_x) - 1);
     for (int64_t k = 0; k < p->n_k; k += MO_TILE16_K, to += MO_TILE16_ELEMS) {
+        int64_t left = p->n_k - k;
+        uint32_t there = left >= 32 ? ~0u : (1u << left) - 1;
         __m512i v[16];
-        load_tile(p, k, v);
-        if (!as_loaded)
+        for (int i = 0; i < 16; i++)
+            if (k_runs)
+                v[i] = i < p->n_x ? along_k(is_f32, p->from, i * p->step_x + k, there) : _mm512_setzero_si512();
+            else
+                v[i] = pair_of_k(is_f32, p->from, 2 * i < left ? (k + 2 * i) * p->step_k : 0, p->step_k,
+                                 2 * i < left ? columns : 0, 2 * i + 1 < left ? columns : 0);
+        if (k_runs == as_b)
             transpose(v);
         for (int i = 0; i < 16; i++)
             _mm512_store_si512(to + 32 * i, v[i]);
     }
 }
 
+static void pack(const struct mo_pack16 *p)
+{
+    switch (p->is_f32 << 2 | (p->step_k == 1) << 1 | p->as_b) {
+    case 0: pack_as(false, false, false, p); break;
+    case 1: pack_as(false, false, true, p); break;
+    case 2: pack_as(false, true, false, p); break;
+    case 3: pack_as(false, true, true, p); break;
+    case 4: pack_as(true, false, false, p); break;
+    case 5: pack_as(true, false, true, p); break;
+    case 6: pack_as(true, true, false, p); break;
+    default: pack_as(true, true, true, p); break;
+    }
+}
+
 /* ---- what follows a product ---- */
 
 /* 16 columns of one row */
-static inline void finish16(const struct mo_finish16 *f, const float *c, int64_t at, int64_t column, __mmask16 there)
+INLINE void finish16(const struct mo_finish16 *f, const float *c, int64_t at, int64_t column, __mmask16 there)
 {
     float *y32 = (float *)f->y + at + column;
     uint16_t *y16 = (uint16_t *)f->y + at + column;

@@ -141,6 +141,16 @@ static void grad_b(struct mo_run *r, const struct mo_node *n, const struct sizes
         mo_fused_gemm(r, &p->fused, !p->ta, false, s->k, s->n, s->m, p->alpha, a, of_y, beta, of_b, NULL);
 }
 
+/* dy as float32: itself, or a copy behind the rest of the scratch. */
+static const float *widened(struct mo_run *r, const struct mo_node *n, const float *dy)
+{
+    if (mo_run_out_type(r, n, 0) == MO_F32)
+        return dy;
+    float *wide = (float *)mo_run_scratch(r, n) + 2 * mo_run_in_elems(r, n, 2);
+    r->be->cast(r->dev, MO_BF16, MO_F32, mo_run_out_elems(r, n, 0), dy, wide);
+    return wide;
+}
+
 /* dC = beta dY, summed over the axes along which C was repeated. */
 static void grad_c(struct mo_run *r, const struct mo_node *n, const struct sizes *s, const float *dy, float *dc)
 {
@@ -149,6 +159,13 @@ static void grad_c(struct mo_run *r, const struct mo_node *n, const struct sizes
     const bool is_reduced[2] = {s->c_stride[0] == 0 && s->m != 1, s->c_stride[1] == 0 && s->n != 1};
     bool add = mo_run_adds(r, n, 2);
     size_t n_elems = mo_run_in_elems(r, n, 2);
+    if (is_reduced[0] && !is_reduced[1] && mo_run_out_type(r, n, 0) == MO_BF16) {   /* m times the mean of the rows */
+        float *mean = mo_run_scratch(r, n);
+        r->be->batchnorm_stats_bf16(r->dev, s->m, s->n, (const uint16_t *)(const void *)dy, mean, mean + s->n);
+        r->be->axpy(r->dev, n_elems, p->beta * (float)s->m, mean, dc, add);
+        return;
+    }
+    dy = widened(r, n, dy);
     if (!is_reduced[0] && !is_reduced[1]) {
         r->be->axpy(r->dev, n_elems, p->beta, dy, dc, add);
         return;
@@ -163,17 +180,7 @@ static void grad_c(struct mo_run *r, const struct mo_node *n, const struct sizes
 static size_t scratch_bytes(const struct mo_run *r, const struct mo_node *n, bool backward)
 {
     size_t wide = mo_run_out_type(r, n, 0) == MO_BF16 ? mo_run_out_elems(r, n, 0) * sizeof(float) : 0;
-    return wide + (backward ? mo_run_in_elems(r, n, 2) * sizeof(float) : 0);
-}
-
-/* dy as float32: itself, or a copy behind the rest of the scratch. */
-static const float *widened(struct mo_run *r, const struct mo_node *n, const float *dy)
-{
-    if (mo_run_out_type(r, n, 0) == MO_F32)
-        return dy;
-    float *wide = (float *)mo_run_scratch(r, n) + mo_run_in_elems(r, n, 2);
-    r->be->cast(r->dev, MO_BF16, MO_F32, mo_run_out_elems(r, n, 0), dy, wide);
-    return wide;
+    return wide + (backward ? 2 * mo_run_in_elems(r, n, 2) * sizeof(float) : 0);
 }
 
 static enum mopt_status backward(struct mo_run *r, const struct mo_node *n)
@@ -184,7 +191,7 @@ static enum mopt_status backward(struct mo_run *r, const struct mo_node *n)
     float *da = mo_run_grad_in(r, n, 0), *db = mo_run_grad_in(r, n, 1), *dc = mo_run_grad_in(r, n, 2);
     mo_fused_grad(r, &p->fused, mo_run_out_type(r, n, 0), mo_run_out_elems(r, n, 0), mo_run_out(r, n, 0), dy);
     if (dc)
-        grad_c(r, n, &s, widened(r, n, dy), dc);
+        grad_c(r, n, &s, dy, dc);
     if (db)
         grad_b(r, n, &s, dy, db);
     if (da)

@@ -205,7 +205,7 @@ static void unprepare(struct mo_run *r, const struct mo_node *n)
 static void finish(struct mo_run *r, const struct matmul *p, const struct plan *s, const float *bias, struct mo_matrix c)
 {
     void *y = (void *)(uintptr_t)c.data;
-    if (bias) {     /* lowering gives a bias only to a float32 result */
+    if (bias) {     /* lowering leaves such a result float32 */
         const int64_t dims[2] = {s->n_y * s->m, s->n}, of_y[2] = {s->n, 1}, of_bias[2] = {0, 1};
         r->be->binary(r->dev, MO_ADD, MO_F32, 2, dims, of_y, of_bias, y, bias, y);
     }
@@ -307,15 +307,22 @@ static void grad_bias(struct mo_run *r, const struct mo_node *n, const struct pl
 {
     const int64_t dims[2] = {s->n_y * s->m, s->n};
     const bool is_reduced[2] = {true, false};
-    float *sum = mo_run_adds(r, n, 2) ? mo_run_scratch(r, n) : dbias;
+    bool adds = mo_run_adds(r, n, 2);
+    float *sum = adds ? mo_run_scratch(r, n) : dbias;
+    if (mo_run_out_type(r, n, 0) == MO_BF16) {      /* as many times the mean as there are rows */
+        float *mean = mo_run_scratch(r, n);
+        r->be->batchnorm_stats_bf16(r->dev, dims[0], dims[1], (const uint16_t *)dy, mean, mean + s->n);
+        r->be->axpy(r->dev, (size_t)s->n, (float)dims[0], mean, dbias, adds);
+        return;
+    }
     r->be->reduce(r->dev, MO_REDUCE_SUM, MO_F32, 2, dims, is_reduced, dy, sum);
-    if (sum != dbias)
+    if (adds)
         r->be->axpy(r->dev, (size_t)s->n, 1.0f, sum, dbias, true);
 }
 
 static size_t scratch_bytes(const struct mo_run *r, const struct mo_node *n, bool backward)
 {
-    return backward ? mo_run_in_elems(r, n, 2) * sizeof(float) : 0;
+    return backward ? 2 * mo_run_in_elems(r, n, 2) * sizeof(float) : 0;
 }
 
 static enum mopt_status backward(struct mo_run *r, const struct mo_node *n)

@@ -148,7 +148,8 @@ static enum mopt_status give_half(struct halves *h, mo_node_id i)
 static enum mopt_status make_product(struct halves *h, mo_node_id i)
 {
     const struct mo_node *n = &h->g->nodes[i];
-    bool gives_half = readers_take_half(h, n->out[0]) && !(mo_node_is(n, "MatMul") && n->n_in > 2);
+    bool is_simple = !mo_node_is(n, "MatMul") || n->n_in < 3 || mo_in(h->g, n, 1)->shape.rank == 2;
+    bool gives_half = is_simple && readers_take_half(h, n->out[0]);
     read_halves(h, i);
     if (!mo_node_set_int(h->g, i, MO_FUSED_BF16, gives_half ? MO_PRODUCT_BF16_TO_BF16 : MO_PRODUCT_BF16))
         return no_memory(h);
