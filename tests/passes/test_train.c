@@ -72,6 +72,31 @@ START_TEST(going_on_gives_the_same_bits)
 }
 END_TEST
 
+/* As near to the loss of float32 as another order of the samples would bring it, resumed to the same bits. */
+START_TEST(bf16_learns_as_well)
+{
+    const char *const seeds[] = {"1", "2", "3"};
+    for (size_t i = 0; i < MO_COUNT(seeds); i++) {
+        struct trial wide = {.options = {"epochs", "15", "init", "fresh", "seed", seeds[i]}}, half = wide;
+        half.options[6] = "precision";
+        half.options[7] = "bf16";
+        expect_ok(&wide);
+        expect_ok(&half);
+        ck_assert_msg(memcmp(wide.weights, half.weights, sizeof wide.weights) != 0, "it was not used");
+        ck_assert_msg(fabs(half.loss_last - wide.loss_last) < 0.05 * wide.loss_first, "loss %g, in float32 %g",
+                      half.loss_last, wide.loss_last);
+        ck_assert_msg(fabs(half.accuracy - wide.accuracy) < 0.05, "accuracy %g, in float32 %g", half.accuracy,
+                      wide.accuracy);
+    }
+    check_resume("train", NULL, (const char *[24]){"epochs", "2.5", "init", "fresh", "precision", "bf16"});
+    struct trial one = {.threads = 1, .options = {"epochs", "3", "init", "fresh", "precision", "bf16"}}, three = one;
+    three.threads = 3;
+    expect_ok(&one);
+    expect_ok(&three);
+    expect_same(&one, &three, "threads", 3);
+}
+END_TEST
+
 START_TEST(threads_do_not_matter)
 {
     struct trial one = {.threads = 1, .options = {"epochs", "3", "init", "fresh"}};
@@ -266,6 +291,7 @@ Suite *suite_train(void)
     tcase_add_test(c, one_logit_takes_two_classes);
     tcase_add_test(c, going_on_gives_the_same_bits);
     tcase_add_test(c, threads_do_not_matter);
+    tcase_add_test(c, bf16_learns_as_well);
     tcase_add_test(c, accumulated_steps_are_steps_of_large_batches);
     tcase_add_test(c, fine_tuning_never_makes_it_worse);
     tcase_add_test(c, the_rate_goes_by_how_good_the_model_is);

@@ -247,11 +247,11 @@ START_TEST(gradients_of_resnet)
 END_TEST
 
 /* Outputs and gradients after a forward and a backward, for one number of threads. */
-static float *bits(void (*make)(struct net *, int), int n_threads, int batch, size_t *n)
+static float *bits(void (*make)(struct net *, int), int n_threads, int batch, bool bf16, size_t *n)
 {
     struct net t;
     make(&t, n_threads);
-    struct mo_run *run = start(&t, &(struct mo_run_options){ .train = true, .bn = MO_BN_BATCH }, batch);
+    struct mo_run *run = start(&t, &(struct mo_run_options){ .train = true, .bn = MO_BN_BATCH, .bf16 = bf16 }, batch);
     loss(run);
     backward(run, false);
     size_t n_out = (size_t)mo_value_elems(mo_run_output(run, 0));
@@ -264,12 +264,12 @@ static float *bits(void (*make)(struct net *, int), int n_threads, int batch, si
     return all;
 }
 
-static void check_bits(void (*make)(struct net *, int), int batch)
+static void check_bits(void (*make)(struct net *, int), int batch, bool bf16)
 {
     size_t n1, n;
-    float *one = bits(make, 1, batch, &n1);
+    float *one = bits(make, 1, batch, bf16, &n1);
     for (int n_threads = 2; n_threads <= 3; n_threads++) {
-        float *many = bits(make, n_threads, batch, &n);
+        float *many = bits(make, n_threads, batch, bf16, &n);
         ck_assert_uint_eq(n, n1);
         ck_assert_msg(!memcmp(one, many, n * sizeof *one), "%d threads give other bits", n_threads);
         mo_mem_free(many);
@@ -279,8 +279,180 @@ static void check_bits(void (*make)(struct net *, int), int batch)
 
 START_TEST(threads_do_not_change_bits)
 {
-    check_bits(lenet, 100);
-    check_bits(resnet, 70);
+    check_bits(lenet, 100, false);
+    check_bits(resnet, 70, false);
+}
+END_TEST
+
+/* ---- bfloat16 ------------------------------------------------------------------------------ */
+
+static void number(struct net *t, const char *type, mo_value_id x, float value)
+{
+    mo_value_id ids[] = { x, mo_graph_add_const(t->g, "number", MO_F32, &(struct mo_shape){ 0 }, NULL) };
+    *(float *)t->g->values[ids[1]].data = value;
+    add(t, type, 2, ids);
+}
+
+static void linear(struct net *t, int in, int out)
+{
+    mo_value_id w = constant(t, "w", 1 / sqrtf((float)in), 0, 2, in, out), b = constant(t, "b", 0.1f, 0, 1, out);
+    add(t, "MatMul", 2, (mo_value_id[]){ t->last, w });
+    add(t, "Add", 2, (mo_value_id[]){ b, t->last });
+}
+
+/* Attention of one head and two layers with Gelu written out, the half at either place. */
+static void transformer(struct net *t, int n_threads)
+{
+    net_open(t, n_threads, 3, 0, 6, 8);
+    mo_value_id x = t->last, q, k;
+    linear(t, 8, 8);
+    q = t->last;
+    t->last = x;
+    linear(t, 8, 8);
+    mo_node_set_ints(t->g, add(t, "Transpose", 1, &t->last), "perm", (int64_t[]){ 0, 2, 1 }, 3);
+    k = t->last;
+    add(t, "MatMul", 2, (mo_value_id[]){ q, k });
+    add1(t, "Softmax");
+    add(t, "MatMul", 2, (mo_value_id[]){ t->last, x });
+    add(t, "Add", 2, (mo_value_id[]){ t->last, x });
+    for (int i = 0; i < 2; i++) {
+        linear(t, 8, 8);
+        mo_value_id h = t->last, half;
+        number(t, i ? "Mul" : "Div", h, i ? 0.70710678f : 1.41421356f);
+        add1(t, "Erf");
+        number(t, "Add", t->last, 1);
+        mo_value_id gate = t->last;
+        if (i) {
+            number(t, "Mul", h, 0.5f);
+            half = t->last;
+            add(t, "Mul", 2, (mo_value_id[]){ half, gate });
+        } else {
+            add(t, "Mul", 2, (mo_value_id[]){ h, gate });
+            number(t, "Mul", t->last, 0.5f);
+        }
+    }
+    add1(t, "Flatten");
+    gemm(t, 48, 5);
+    finish(t);
+}
+
+static uint32_t count_nodes(const struct mo_graph *g, const char *type)
+{
+    uint32_t n = 0;
+    for (mo_node_id i = 0; i < g->n_nodes; i++)
+        n += !strcmp(g->nodes[i].type, type);
+    return n;
+}
+
+START_TEST(gradients_of_a_transformer)
+{
+    struct net t;
+    transformer(&t, 2);
+    struct mo_run *run = start(&t, &(struct mo_run_options){ .train = true }, 4);
+    ck_assert_uint_eq(count_nodes(run->graph, "Gelu"), 2);
+    ck_assert_uint_eq(count_nodes(run->graph, "Erf"), 0);
+    ck_assert_uint_eq(count_nodes(run->graph, "Add"), 1);       /* the biases are in their products */
+    mo_run_free(run);
+    check_gradients(&t, 6);
+    net_close(&t);
+}
+END_TEST
+
+/* |a - b| / |b|; what is less than a hundredth of everything counts as that. */
+static double distance(const float *a, const float *b, size_t n, double of_all)
+{
+    double d = 0, norm = 0;
+    for (size_t i = 0; i < n; i++) {
+        d += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+        norm += (double)b[i] * b[i];
+    }
+    return sqrt(d) / MO_MAX(sqrt(norm), of_all / 100);
+}
+
+static double norm(const float *x, size_t n)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += (double)x[i] * x[i];
+    return sqrt(sum);
+}
+
+/* Outputs and the gradient of every parameter: beside float32 (what rounding moves across a kink counts fully in nets as
+ * small as these), and beside plain C in bfloat16. */
+static void check_bf16(void (*make)(struct net *, int), int batch)
+{
+    struct net t;
+    make(&t, 2);
+    struct mo_run_options how = { .train = true, .bn = MO_BN_BATCH };
+    struct mo_run *wide = start(&t, &how, batch), *half, *plain;
+    how.bf16 = true;
+    half = start(&t, &how, batch);
+    how.reference = true;
+    plain = start(&t, &how, batch);
+    struct mo_run *all[] = { wide, half, plain };
+    for (int i = 0; i < 3; i++) {
+        loss(all[i]);
+        backward(all[i], false);
+    }
+    uint32_t n_half = 0;
+    for (mo_value_id v = 0; v < half->graph->n_values; v++)
+        n_half += half->graph->values[v].dtype == MO_BF16;
+    ck_assert_uint_gt(n_half, 2);
+    size_t n_out = (size_t)mo_value_elems(mo_run_output(wide, 0));
+    const float *y = mo_run_output_data(half, 0), *y32 = mo_run_output_data(wide, 0);
+    double off = distance(y, y32, n_out, 0), total = norm(wide->grads, wide->n_trained);
+    ck_assert_msg(off > 0 && off < 0.03, "outputs are %g from those of float32", off);
+    for (uint32_t p = 0; p < wide->n_params; p++) {
+        const struct mo_param *param = &wide->params[p];
+        const float *g = half->grads + param->offset;
+        if (param->is_state)
+            continue;
+        double to_wide = distance(g, wide->grads + param->offset, param->n_elems, total);
+        double to_plain = distance(g, plain->grads + param->offset, param->n_elems, total);
+        ck_assert_msg(to_wide < 0.2, "gradient of %s (%u) is %g from that of float32", param->name, p, to_wide);
+        ck_assert_msg(to_plain < 0.05, "gradient of %s (%u) is %g from that of plain C", param->name, p, to_plain);
+    }
+    for (int i = 0; i < 3; i++)
+        mo_run_free(all[i]);
+    net_close(&t);
+}
+
+START_TEST(bf16_is_near_float32)
+{
+    check_bf16(lenet, 40);
+    check_bf16(resnet, 40);
+    check_bf16(transformer, 40);
+}
+END_TEST
+
+/* Below AVX-512 convolutions go through float32 copies of rounded numbers. */
+START_TEST(bf16_on_lower_tiers)
+{
+    setenv("MOPT_ISA", _i ? "avx2" : "c", 1);
+    check_bf16(lenet, 20);
+    check_bf16(transformer, 20);
+}
+END_TEST
+
+START_TEST(bf16_bits_do_not_depend_on_threads)
+{
+    check_bits(lenet, 100, true);
+    check_bits(resnet, 70, true);
+    check_bits(transformer, 90, true);
+}
+END_TEST
+
+START_TEST(bf16_inference)
+{
+    struct net t;
+    resnet(&t, 2);
+    struct mo_run *wide = start(&t, NULL, 30), *half = start(&t, &(struct mo_run_options){ .bf16 = true }, 30);
+    double a = loss(wide), b = loss(half);
+    ck_assert_msg(a != b && fabs(a - b) < 0.02 * (1 + fabs(a)), "%g, in float32 %g", b, a);
+    ck_assert_int_eq(mo_run_output(half, 0)->dtype, MO_F32);
+    mo_run_free(wide);
+    mo_run_free(half);
+    net_close(&t);
 }
 END_TEST
 
@@ -415,6 +587,11 @@ Suite *suite_run(void)
     tcase_set_timeout(c, 60);
     tcase_add_test(c, gradients_of_lenet);
     tcase_add_test(c, gradients_of_resnet);
+    tcase_add_test(c, gradients_of_a_transformer);
+    tcase_add_test(c, bf16_is_near_float32);
+    tcase_add_loop_test(c, bf16_on_lower_tiers, 0, 2);
+    tcase_add_test(c, bf16_bits_do_not_depend_on_threads);
+    tcase_add_test(c, bf16_inference);
     tcase_add_test(c, threads_do_not_change_bits);
     tcase_add_test(c, inference_agrees_with_plain_c);
     tcase_add_test(c, batches_of_other_sizes_share_one_run);
