@@ -113,17 +113,13 @@ static void keep_silent(struct cli *cli)
     close(nowhere);
 }
 
-/* A failure of this rank alone. One that all ranks have is said by rank 0, which then ends this process while it waits
- * here; so does an interrupted rank 0, its checkpoint written. */
-static void say_as_rank(struct cli *cli, enum mopt_status s)
+/* A failure of this rank alone; those that all ranks have are said by rank 0. */
+static void say_as_rank(void *user)
 {
-    char words[1024];
-    if (cli->said_to < 0 || s == MOPT_OK || s == MOPT_GATE)
-        return;
-    snprintf(words, sizeof words, "%s", cli->words[0] ? cli->words : cli->ctx ? mopt_error(cli->ctx) : "");
-    sleep(s == MOPT_INTERRUPTED ? 5 : 1);
-    if (s != MOPT_INTERRUPTED)
-        dprintf(cli->said_to, "mopt: rank %d: %s\n", mopt_launched_rank(), words);
+    const struct cli *cli = user;
+    if (cli->said_to >= 0)
+        dprintf(cli->said_to, "mopt: rank %d: %s\n", mopt_launched_rank(),
+                cli->words[0] ? cli->words : cli->ctx ? mopt_error(cli->ctx) : "");
 }
 
 static enum mopt_status run_command(struct cli *cli)
@@ -176,9 +172,8 @@ int main(int argc, char **argv)
             fprintf(stderr, "mopt: the report could not be written: %s\n", cli.ctx ? mopt_error(cli.ctx) : "");
     }
     s = close_stdout(&cli, s);
-    say_as_rank(&cli, s);
     if (cli.ctx)
-        s = mopt_leave(cli.ctx, s);
+        s = mopt_leave(cli.ctx, s, say_as_rank, &cli);
     release_command_line(&cli);
     return (int)s;
 }

@@ -80,9 +80,10 @@ MOPT_MUST_CHECK enum mopt_status mopt_configure(struct mopt_ctx *ctx, const char
 MOPT_MUST_CHECK enum mopt_status mopt_join(struct mopt_ctx *ctx);
 int mopt_rank(const struct mopt_ctx *ctx);
 int mopt_n_ranks(const struct mopt_ctx *ctx);
-/* Waits for the other ranks and leaves them; with a failure it ends the processes of all of them, and does not return.
- * Gives the status that the process should end with. */
-enum mopt_status mopt_leave(struct mopt_ctx *ctx, enum mopt_status status);
+/* Waits for the other ranks and leaves them. A rank that failed alone calls `say`, once, and ends the processes of all
+ * of them when they do not come to their end too; it does not return then. Gives the status to end with: a failure of
+ * any rank. */
+enum mopt_status mopt_leave(struct mopt_ctx *ctx, enum mopt_status status, void (*say)(void *user), void *user);
 /* The rank of this process by its environment, before anything is joined; 0 without a launcher. */
 int mopt_launched_rank(void);
 

@@ -53,6 +53,9 @@ struct mo_comm {
     /* all: size times n_bytes, in the order of ranks */
     int (*all_gather)(struct mo_group *, const void *mine, size_t n_bytes, void *all);
     int (*barrier)(struct mo_group *);
+    /* The last word of each rank, in the order of ranks, when all have come to say it; calls that others never came to do
+     * not matter. -1: not all came within so many seconds (or, with INFINITY, not after this process was to stop). */
+    int (*part)(struct mo_group *, int word, double patience_s, int *all);
     /* Ends every rank's process with this exit code; does not return. */
     void (*end_all)(struct mo_group *, int code);
     const char *(*why)(const struct mo_group *);

@@ -7,7 +7,7 @@
 #define MO_MPI_FILE "libmopt-mpi.so"
 #define MO_MPI_SYMBOL "mo_mpi_plugin"
 /* To be raised with every change of struct mo_comm: a plug-in of another build is refused by it. */
-#define MO_MPI_SIGNATURE "mopt comm 1"
+#define MO_MPI_SIGNATURE "mopt comm 2"
 
 /* The table, or NULL when signature is not the plug-in's own. */
 typedef const struct mo_comm *mo_mpi_plugin_fn(const char *signature);

@@ -144,6 +144,7 @@ MOPT_MUST_CHECK enum mopt_status mo_loader_start(struct mo_loader *loader, uint6
 /* The next batch; valid until the next call. */
 MOPT_MUST_CHECK enum mopt_status mo_loader_next(struct mo_loader *loader, const struct mo_batch **batch);
 size_t mo_loader_n_batches(const struct mo_loader *loader);
+size_t mo_loader_n_whole(const struct mo_loader *loader);                /* without regard to at and by */
 size_t mo_loader_bytes(const struct mo_loader *loader);                 /* of batches and of the order of samples */
 void mo_loader_free(struct mo_loader *loader);
 

@@ -37,7 +37,7 @@ struct mo_loader {
     struct mo_loader_options options;
     struct mo_filler filler;
     uint32_t *order;
-    size_t n_samples, n_batches;
+    size_t n_samples, n_batches, n_whole;
     uint64_t epoch;
     struct slot *slots;
     size_t n_slots;
@@ -296,6 +296,7 @@ enum mopt_status mo_loader_new(struct mopt_ctx *ctx, struct mopt_dataset *d, con
     l->n_samples = options->limit ? MO_MIN(part->n, (size_t)options->limit) : part->n;
     l->options.batch = MO_MAX(MO_MIN(options->batch, l->n_samples), (size_t)1);
     l->n_batches = l->n_samples / options->batch + (!options->drop_last && l->n_samples % options->batch);
+    l->n_whole = l->n_batches;
     if (options->by)
         l->n_batches = l->n_batches > options->at ? (l->n_batches - options->at + options->by - 1) / options->by : 0;
     pthread_mutex_init(&l->lock, NULL);
@@ -428,6 +429,11 @@ size_t mo_loader_bytes(const struct mo_loader *l)
     for (uint32_t k = 0; k < l->d->n_inputs && l->filler.source->kind != MO_SAMPLE_SPARSE; k++)
         sample += l->d->input[k].n_bytes;
     return l->n_slots * l->options.batch * sample + l->n_samples * sizeof *l->order;
+}
+
+size_t mo_loader_n_whole(const struct mo_loader *l)
+{
+    return l->n_whole;
 }
 
 size_t mo_loader_n_batches(const struct mo_loader *l)

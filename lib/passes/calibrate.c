@@ -1,6 +1,7 @@
 /* calibrate.c - samples run through a graph, and the histograms that watch its values. */
 #include "lib/passes/calibrate.h"
 #include "lib/passes/train.h"
+#include "lib/run/ranks.h"
 
 size_t mo_batch_for(const struct mo_graph *g, size_t wanted)
 {
@@ -20,6 +21,7 @@ struct watcher {
     int32_t *index;             /* by value id of the user's graph: which histogram, or -1 */
     uint32_t *seen;             /* by the same: the pass in which it was last looked at */
     uint32_t pass;
+    bool is_idle;               /* this rank has no batch in this round: it takes part with nothing */
     enum mopt_status status;
 };
 
@@ -33,7 +35,7 @@ static void watch(struct watcher *w, struct mo_run *run, mo_value_id lowered)
         return;
     w->seen[v] = w->pass;
     w->status = mo_histogram_add(w->ctx, run->be, run->dev, &w->scratch, &w->hist[w->index[v]],
-                                 run->tensors[lowered].data, (size_t)mo_value_elems(info));
+                                 run->tensors[lowered].data, w->is_idle ? 0 : (size_t)mo_value_elems(info));
     if (w->status)
         mo_blame(w->ctx, "value '%s'", w->g->values[v].name);
 }
@@ -44,11 +46,13 @@ static void after_node(void *user, struct mo_run *run, const struct mo_node *n)
         watch(user, run, n->out[i]);
 }
 
-static enum mopt_status one_batch(struct watcher *w, struct mo_run *run, const struct mo_batch *batch)
+/* batch NULL: the inputs are those of the batch before. */
+static enum mopt_status one_batch(struct watcher *w, struct mo_run *run, const struct mo_batch *batch, bool is_sparse)
 {
     w->pass++;
-    MO_TRY(mo_train_feed(run, batch));
-    for (uint32_t i = 0; i < run->graph->n_inputs && !batch->is_sparse; i++)
+    if (batch)
+        MO_TRY(mo_train_feed(run, batch));
+    for (uint32_t i = 0; i < run->graph->n_inputs && !is_sparse; i++)
         watch(w, run, run->graph->inputs[i]);
     MO_TRY(mo_run_forward(run));
     return w->status;
@@ -60,17 +64,35 @@ static enum mopt_status all_batches(struct mo_job *job, struct watcher *w, struc
     struct mo_loader_options stream = { .split = MO_SPLIT_TRAIN, .batch = mo_batch_for(w->g, options->batch),
                                         .shuffle = true, .seed = options->seed, .limit = (uint32_t)options->samples };
     struct mo_loader *loader = NULL;
+    size_t n_ranks = (size_t)job->ctx->n_ranks, rank = (size_t)job->ctx->rank;
     stream.drop_last = mo_batch_for(w->g, 0) > 1;
+    if (n_ranks > 1) { /* each takes one batch of a round */
+        size_t n = MO_MIN(mo_dataset_count(job->dataset, stream.split), options->samples);
+        size_t n_whole = stream.drop_last ? n / stream.batch : (n + stream.batch - 1) / stream.batch;
+        stream.by = (uint32_t)n_ranks;
+        stream.at = rank < n_whole ? (uint32_t)rank : 0;
+    }
     MO_TRY(mo_loader_new(job->ctx, job->dataset, &stream, &loader));
     enum mopt_status status = mo_loader_start(loader, 0, 0);
+    size_t n_batches = mo_loader_n_whole(loader), n_given = mo_loader_n_batches(loader);
+    bool is_sparse = false, is_fed = false;
     *n_samples = 0;
-    while (!status && !(status = mo_stopped(job->ctx))) {
+    for (size_t i = 0; i * n_ranks < n_batches && !status && !(status = mo_stopped(job->ctx)); i++) {
         const struct mo_batch *batch = NULL;
-        status = mo_loader_next(loader, &batch);
-        if (status || !batch->n)
+        if (i < n_given)
+            status = mo_loader_next(loader, &batch);
+        if (status || (n_ranks == 1 && !batch->n))
             break;
-        status = one_batch(w, run, batch);
-        *n_samples += batch->n;
+        w->is_idle = !batch || !batch->n || i * n_ranks + rank >= n_batches;
+        batch = batch && batch->n ? batch : NULL;
+        is_sparse = batch ? batch->is_sparse : is_sparse;
+        is_fed |= batch != NULL;
+        if (!is_fed) {
+            status = mo_fail(job->ctx, MOPT_DATA, "every sample of a batch is bad");
+            break;
+        }
+        status = one_batch(w, run, batch, is_sparse);
+        *n_samples += w->is_idle ? 0 : batch->n;
         mo_progress(job->ctx, "calibrate", (double)*n_samples, (double)options->samples, "sample", NULL);
     }
     mo_loader_free(loader);
@@ -118,7 +140,15 @@ enum mopt_status mo_calibrate(struct mo_job *job, const struct mo_graph *g, cons
                                   ? MOPT_OK : mo_no_memory(job->ctx, sizeof *hist, "a histogram");
     if (!status) {
         mo_run_on_node(run, after_node, NULL, &w);
+        w.scratch.is_shared = true;
         status = all_batches(job, &w, run, options, n_samples);
+        uint64_t n = *n_samples;
+        if (!status)
+            status = mo_ranks_count(job->ctx, &n, 1);
+        *n_samples = (size_t)n;
+        for (uint32_t i = 0; i < n_values && !status; i++)
+            if (w.index[origin(g, values[i])] == (int32_t)i)
+                status = mo_histogram_join(job->ctx, &hist[i]);
         mo_histogram_scratch_free(run->be, run->dev, &w.scratch);
     }
     mo_run_free(run);

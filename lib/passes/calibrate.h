@@ -26,13 +26,21 @@ struct mo_histogram {
 };
 
 /* Device memory that mo_histogram_add needs. False: there is none. */
-struct mo_histogram_scratch { float *range; uint64_t *n_nan, *counts; };
+struct mo_histogram_scratch {
+    float *range;
+    uint64_t *n_nan, *counts;
+    bool is_shared;             /* every rank adds elements of its own at the same time; the bins of the counts are the
+                                 * same, the counts each rank's own: mo_histogram_join adds them up */
+};
 bool mo_histogram_scratch_new(const struct mo_backend *be, struct mo_device *dev, struct mo_histogram_scratch *scratch);
 void mo_histogram_scratch_free(const struct mo_backend *be, struct mo_device *dev, struct mo_histogram_scratch *scratch);
 /* x lies on the device. Fails with MOPT_DATA on NaN and infinity. */
 MOPT_MUST_CHECK enum mopt_status mo_histogram_add(struct mopt_ctx *ctx, const struct mo_backend *be,
                                                   struct mo_device *dev, struct mo_histogram_scratch *scratch,
                                                   struct mo_histogram *h, const float *x, size_t n);
+
+/* After the last of them. */
+MOPT_MUST_CHECK enum mopt_status mo_histogram_join(struct mopt_ctx *ctx, struct mo_histogram *h);
 
 /* How a range is chosen for n_levels steps. */
 struct mo_range_rule {

@@ -15,6 +15,7 @@
 
 #include "lib/data/convert.h"
 #include "lib/run/loss.h"
+#include "lib/run/ranks.h"
 
 enum answer { ANSWER_SCORES, ANSWER_ONE_SCORE, ANSWER_INDEX, ANSWER_VALUES };
 enum { MAX_CONFUSION = 1000, TOP = 5 };
@@ -245,16 +246,29 @@ static void judge_values(struct judge *j, const float *z, const float *t, size_t
     }
 }
 
-static enum mopt_status judge_batch(struct judge *j, const struct mo_batch *batch, size_t n_rows)
+/* What the model said to a batch, and what is right: with this it is judged, by this rank or by all. */
+struct answers {
+    size_t n;
+    const float *scores, *targets;
+    const int64_t *labels;
+    const uint32_t *index;
+};
+
+static enum mopt_status read_scores(struct judge *j, size_t n_rows)
 {
     MO_TRY(mo_run_get_output(j->run, j->output, j->raw, j->raw_bytes));
     mo_convert(mo_run_output(j->run, j->output)->dtype, j->raw, MO_F32, j->scores, n_rows * j->width);
-    for (size_t i = 0; i < batch->n; i++) {
-        const float *z = j->scores + i * j->width;
+    return MOPT_OK;
+}
+
+static enum mopt_status judge_answers(struct judge *j, const struct answers *a)
+{
+    for (size_t i = 0; i < a->n; i++) {
+        const float *z = a->scores + i * j->width;
         if (j->answer == ANSWER_VALUES)
-            judge_values(j, z, batch->targets + i * j->width, j->e->metrics.n);
+            judge_values(j, z, a->targets + i * j->width, j->e->metrics.n);
         else
-            MO_TRY(judge_class(j, z, batch->labels[i], batch->index[i]));
+            MO_TRY(judge_class(j, z, a->labels[i], a->index[i]));
         j->e->metrics.n++;
     }
     return MOPT_OK;
@@ -332,7 +346,13 @@ static enum mopt_status run_batch(struct judge *j, const struct mo_batch *batch,
     }
     MO_TRY(set_inputs(j->run, batch));
     MO_TRY(mo_run_forward(j->run));
-    return judge_batch(j, batch, n_rows);
+    return read_scores(j, n_rows);
+}
+
+static void tell(const struct judge *j, size_t n_total)
+{
+    if (j->e->tells_progress)
+        mo_progress(j->ctx, "eval", (double)j->e->metrics.n, (double)n_total, "sample", NULL);
 }
 
 static enum mopt_status run_batches(struct judge *j, struct mo_loader *loader, size_t n_rows, size_t n_total)
@@ -345,9 +365,92 @@ static enum mopt_status run_batches(struct judge *j, struct mo_loader *loader, s
         if (!batch->n)
             return conclude(j);
         MO_TRY(run_batch(j, batch, n_rows));
-        if (j->e->tells_progress)
-            mo_progress(j->ctx, "eval", (double)j->e->metrics.n, (double)n_total, "sample", NULL);
+        const struct answers a = {.n = batch->n, .scores = j->scores, .targets = batch->targets, .labels = batch->labels,
+                                  .index = batch->index};
+        MO_TRY(judge_answers(j, &a));
+        tell(j, n_total);
     }
+}
+
+/* ---- over ranks: one batch each, then all judge all of them in order, and so find the same ---- */
+
+/* One rank's share of a round, as bytes: n, then room for n_rows of labels, scores, targets and indices. */
+struct parcel { size_t labels, scores, targets, index, bytes; };
+
+static struct parcel parcel_of(const struct judge *j, size_t n_rows)
+{
+    struct parcel p = {.labels = sizeof(uint64_t)};
+    p.scores = p.labels + n_rows * sizeof(int64_t);
+    p.targets = p.scores + n_rows * j->width * sizeof(float);
+    p.index = p.targets + (j->answer == ANSWER_VALUES ? n_rows * j->width : 0) * sizeof(float);
+    p.bytes = (p.index + n_rows * sizeof(uint32_t) + 7) / 8 * 8;
+    return p;
+}
+
+static void pack(const struct judge *j, const struct parcel *p, const struct mo_batch *batch, char *to)
+{
+    uint64_t n = batch ? batch->n : 0;
+    memcpy(to, &n, sizeof n);
+    if (!n)
+        return;
+    if (batch->labels)
+        memcpy(to + p->labels, batch->labels, n * sizeof *batch->labels);
+    memcpy(to + p->scores, j->scores, n * j->width * sizeof *j->scores);
+    if (j->answer == ANSWER_VALUES)
+        memcpy(to + p->targets, batch->targets, n * j->width * sizeof *batch->targets);
+    memcpy(to + p->index, batch->index, n * sizeof *batch->index);
+}
+
+static enum mopt_status judge_round(struct judge *j, const struct parcel *p, const char *all)
+{
+    for (int r = 0; r < j->ctx->n_ranks; r++, all += p->bytes) {
+        uint64_t n;
+        memcpy(&n, all, sizeof n);
+        const struct answers a = {.n = (size_t)n, .scores = (const float *)(const void *)(all + p->scores),
+                                  .targets = (const float *)(const void *)(all + p->targets),
+                                  .labels = (const int64_t *)(const void *)(all + p->labels),
+                                  .index = (const uint32_t *)(const void *)(all + p->index)};
+        MO_TRY(judge_answers(j, &a));
+    }
+    return MOPT_OK;
+}
+
+static enum mopt_status one_round(struct judge *j, struct mo_loader *loader, size_t n_rows, bool has_batch, bool counts,
+                                  char **bytes)
+{
+    const struct mo_batch *batch = NULL;
+    if (has_batch)
+        MO_TRY(mo_loader_next(loader, &batch));
+    if (batch && batch->n)
+        MO_TRY(run_batch(j, batch, n_rows));
+    if (!j->is_ready)
+        return mo_fail(j->ctx, MOPT_DATA, "%s: every sample of a batch is bad", j->source->path);
+    struct parcel p = parcel_of(j, n_rows);
+    if (!*bytes)
+        *bytes = mo_mem_new((size_t)j->ctx->n_ranks + 1, p.bytes);
+    if (!*bytes)
+        return mo_no_memory(j->ctx, p.bytes, "the answers of all ranks");
+    pack(j, &p, counts ? batch : NULL, *bytes);
+    MO_TRY(mo_ranks_gather(j->ctx, *bytes, p.bytes, *bytes + p.bytes));
+    return judge_round(j, &p, *bytes + p.bytes);
+}
+
+static enum mopt_status run_rounds(struct judge *j, struct mo_loader *loader, size_t n_rows, size_t n_total)
+{
+    size_t n_ranks = (size_t)j->ctx->n_ranks, n_batches = mo_loader_n_whole(loader), rank = (size_t)j->ctx->rank;
+    size_t n_rounds = (n_batches + n_ranks - 1) / n_ranks;
+    char *bytes = NULL;
+    MO_TRY(mo_loader_start(loader, 0, 0));
+    enum mopt_status s = MOPT_OK;
+    for (size_t i = 0; i < n_rounds && !s; i++) {
+        bool counts = i * n_ranks + rank < n_batches;
+        s = mo_stopped(j->ctx);
+        if (!s)
+            s = one_round(j, loader, n_rows, counts || !i, counts, &bytes);
+        tell(j, n_total);
+    }
+    mo_mem_free(bytes);
+    return s ? s : conclude(j);
 }
 
 static void release_judge(struct judge *j)
@@ -368,10 +471,15 @@ static enum mopt_status try_batch(struct mo_job *job, struct mo_run *run, struct
     if (j.source->target == MO_TARGET_NONE)
         return mo_fail(job->ctx, MOPT_DATA, "%s: has no labels or values to judge by", j.source->path);
     struct mo_loader *loader = NULL;
-    const struct mo_loader_options how = {.split = e->split, .batch = n_rows, .pad = true};
+    struct mo_loader_options how = {.split = e->split, .batch = n_rows, .pad = true};
+    bool is_shared = job->ctx->n_ranks > 1;
+    if (is_shared) { /* a rank beyond the last batch looks at the first for its shape */
+        how.by = (uint32_t)job->ctx->n_ranks;
+        how.at = (size_t)job->ctx->rank * n_rows < n_total ? (uint32_t)job->ctx->rank : 0;
+    }
     enum mopt_status s = mo_loader_new(job->ctx, data, &how, &loader);
     if (!s)
-        s = run_batches(&j, loader, n_rows, n_total);
+        s = (is_shared ? run_rounds : run_batches)(&j, loader, n_rows, n_total);
     mo_loader_free(loader);
     release_judge(&j);
     return s;

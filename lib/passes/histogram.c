@@ -8,6 +8,7 @@
  *   entropy     argmin KL(P || Q): P the elements clipped to the range, Q the same merged into n_levels
  *               (Migacz, "8-bit inference with TensorRT", GTC 2017) */
 #include "lib/passes/calibrate.h"
+#include "lib/run/ranks.h"
 
 #include <math.h>
 #include <string.h>
@@ -71,39 +72,85 @@ static void cover(struct mo_histogram *h, float min, float max)
         grow(h, true);
 }
 
-enum mopt_status mo_histogram_add(struct mopt_ctx *ctx, const struct mo_backend *be, struct mo_device *dev,
-                                  struct mo_histogram_scratch *scratch, struct mo_histogram *h, const float *x,
-                                  size_t n)
+/* Of the elements that are added. */
+struct extent { float low, high; uint64_t n, n_nan; };
+
+static enum mopt_status measure(struct mopt_ctx *ctx, const struct mo_backend *be, struct mo_device *dev,
+                                struct mo_histogram_scratch *scratch, const float *x, size_t n, struct extent *e)
 {
     float range[2] = { INFINITY, -INFINITY };
-    uint64_t n_nan = 0;
     char why[256];
+    *e = (struct extent){ 0, 0, n, 0 };
     if (!n)
         return MOPT_OK;
     be->upload(dev, scratch->range, range, sizeof range);
-    be->upload(dev, scratch->n_nan, &n_nan, sizeof n_nan);
+    be->upload(dev, scratch->n_nan, &e->n_nan, sizeof e->n_nan);
     be->range(dev, n, x, scratch->range, scratch->n_nan);
     if (be->sync(dev, why, sizeof why))
         return mo_fail(ctx, MOPT_FAILED, "%s", why);
     be->download(dev, range, scratch->range, sizeof range);
-    be->download(dev, &n_nan, scratch->n_nan, sizeof n_nan);
-    if (n_nan || !isfinite(range[0]) || !isfinite(range[1]))
+    be->download(dev, &e->n_nan, scratch->n_nan, sizeof e->n_nan);
+    e->low = range[0];
+    e->high = range[1];
+    return MOPT_OK;
+}
+
+/* Make room for them, as if they came one after the other. */
+static enum mopt_status make_room(struct mopt_ctx *ctx, struct mo_histogram *h, const struct extent *e)
+{
+    if (!e->n)
+        return MOPT_OK;
+    if (e->n_nan || !isfinite(e->low) || !isfinite(e->high))
         return mo_fail(ctx, MOPT_DATA, "%s among the activations; a model must give finite numbers to be calibrated",
-                       n_nan ? "NaN" : "infinity");
-    h->min = h->n ? MO_MIN(h->min, range[0]) : range[0];
-    h->max = h->n ? MO_MAX(h->max, range[1]) : range[1];
-    cover(h, range[0], range[1]);
-    h->n += n;
+                       e->n_nan ? "NaN" : "infinity");
+    h->min = h->n ? MO_MIN(h->min, e->low) : e->low;
+    h->max = h->n ? MO_MAX(h->max, e->high) : e->high;
+    cover(h, e->low, e->high);
+    h->n += e->n;
+    return MOPT_OK;
+}
+
+static enum mopt_status count(struct mopt_ctx *ctx, const struct mo_backend *be, struct mo_device *dev,
+                              struct mo_histogram_scratch *scratch, struct mo_histogram *h, const float *x, size_t n)
+{
+    char why[256];
     if (!h->is_open) {
         h->n_flat += n;
         return MOPT_OK;
     }
+    if (!n)
+        return MOPT_OK;
     be->upload(dev, scratch->counts, h->counts, sizeof h->counts);
     be->histogram(dev, n, x, (float)h->low, (float)h->width, MO_HIST_BINS, scratch->counts);
     if (be->sync(dev, why, sizeof why))
         return mo_fail(ctx, MOPT_FAILED, "%s", why);
     be->download(dev, h->counts, scratch->counts, sizeof h->counts);
     return MOPT_OK;
+}
+
+enum mopt_status mo_histogram_add(struct mopt_ctx *ctx, const struct mo_backend *be, struct mo_device *dev,
+                                  struct mo_histogram_scratch *scratch, struct mo_histogram *h, const float *x,
+                                  size_t n)
+{
+    struct extent mine, *all = &mine;
+    int n_ranks = scratch->is_shared ? ctx->n_ranks : 1;
+    MO_TRY(measure(ctx, be, dev, scratch, x, n, &mine));
+    if (n_ranks > 1 && !(all = mo_mem_new((size_t)n_ranks, sizeof *all)))
+        return mo_no_memory(ctx, (size_t)n_ranks * sizeof *all, "ranges of all ranks");
+    enum mopt_status s = n_ranks > 1 ? mo_ranks_gather(ctx, &mine, sizeof mine, all) : MOPT_OK;
+    for (int r = 0; r < n_ranks && !s; r++) {
+        s = make_room(ctx, h, &all[r]);
+        if (!s && (n_ranks == 1 || r == ctx->rank))
+            s = count(ctx, be, dev, scratch, h, x, n);
+    }
+    if (n_ranks > 1)
+        mo_mem_free(all);
+    return s;
+}
+
+enum mopt_status mo_histogram_join(struct mopt_ctx *ctx, struct mo_histogram *h)
+{
+    return mo_ranks_count(ctx, h->counts, MO_HIST_BINS);
 }
 
 /* ---- choosing ------------------------------------------------------------------- */

@@ -13,6 +13,7 @@
 #include "lib/passes/compare.h"
 #include "lib/passes/prune.h"
 #include "lib/passes/train_private.h"
+#include "lib/run/ranks.h"
 
 #include <math.h>
 #include <string.h>
@@ -131,7 +132,8 @@ struct stream {
     struct mo_loader *loader;
     enum mo_prune_score kind;
     enum mo_loss loss;
-    double *sums, *part, *score;
+    double *sums, *part, *score;        /* score: of the batch at hand, */
+    double *total, *all;                /* and of all batches so far; all: of the ranks' batches of a round */
     bool *is_seen;              /* by group: something was measured for it */
     float *grads, *weights, *logits, *dlogits;      /* host copies */
     size_t logits_elems;
@@ -274,24 +276,66 @@ static enum mopt_status take_activation(struct stream *s, const struct mo_batch 
 
 /* ---- the pass over data ---- */
 
+/* The batch at hand; NULL or empty: this rank has none. */
+static enum mopt_status score_batch(struct stream *s, const struct mo_batch *batch)
+{
+    memset(s->score, 0, s->ch->n_classes * sizeof *s->score);
+    if (!batch || !batch->n)
+        return MOPT_OK;
+    MO_TRY(mo_train_feed(s->run, batch));
+    MO_TRY(mo_run_forward(s->run));
+    MO_TRY(s->kind == MO_SCORE_TAYLOR ? take_taylor(s, batch) : take_activation(s, batch));
+    s->n_batches++;
+    s->n_samples += batch->n;
+    return MOPT_OK;
+}
+
+/* Batches in their order, whoever computed them. */
+static enum mopt_status add_round(struct stream *s)
+{
+    size_t n = s->ch->n_classes;
+    MO_TRY(mo_ranks_gather(s->job->ctx, s->score, n * sizeof *s->score, s->all));
+    for (int r = 0; r < s->job->ctx->n_ranks; r++)
+        for (size_t k = 0; k < n; k++)
+            s->total[k] += s->all[(size_t)r * n + k];
+    return MOPT_OK;
+}
+
+/* What all ranks saw. */
+static enum mopt_status join_counts(struct stream *s)
+{
+    uint32_t n = s->ch->n_groups;
+    uint64_t *seen = mo_mem_new(n + 2, sizeof *seen);
+    if (!seen)
+        return mo_no_memory(s->job->ctx, n * sizeof *seen, "scores");
+    for (uint32_t i = 0; i < n; i++)
+        seen[i] = s->is_seen[i];
+    seen[n] = s->n_batches;
+    seen[n + 1] = s->n_samples;
+    enum mopt_status status = mo_ranks_count(s->job->ctx, seen, n + 2);
+    for (uint32_t i = 0; i < n; i++)
+        s->is_seen[i] = seen[i] > 0;
+    s->n_batches = seen[n];
+    s->n_samples = seen[n + 1];
+    mo_mem_free(seen);
+    return status;
+}
+
 static enum mopt_status stream_batches(struct stream *s)
 {
     struct mopt_ctx *ctx = s->job->ctx;
-    size_t n_total = mo_loader_n_batches(s->loader);
+    size_t n_total = mo_loader_n_whole(s->loader), n_mine = mo_loader_n_batches(s->loader), n_ranks = (size_t)ctx->n_ranks;
     MO_TRY(mo_loader_start(s->loader, 0, 0));
-    for (;;) {
-        const struct mo_batch *batch;
+    for (size_t i = 0; i * n_ranks < n_total; i++) {
+        const struct mo_batch *batch = NULL;
         MO_TRY(mo_stopped(ctx));
-        MO_TRY(mo_loader_next(s->loader, &batch));
-        if (!batch->n)
-            return MOPT_OK;
-        MO_TRY(mo_train_feed(s->run, batch));
-        MO_TRY(mo_run_forward(s->run));
-        MO_TRY(s->kind == MO_SCORE_TAYLOR ? take_taylor(s, batch) : take_activation(s, batch));
-        s->n_batches++;
-        s->n_samples += batch->n;
-        mo_progress(ctx, "score", (double)s->n_batches, (double)n_total, "batch", NULL);
+        if (i < n_mine)
+            MO_TRY(mo_loader_next(s->loader, &batch));
+        MO_TRY(score_batch(s, batch));
+        MO_TRY(add_round(s));
+        mo_progress(ctx, "score", (double)MO_MIN((i + 1) * n_ranks, n_total), (double)n_total, "batch", NULL);
     }
+    return join_counts(s);
 }
 
 /* A group that nothing was measured for must not look worthless. */
@@ -339,6 +383,10 @@ static enum mopt_status open_stream(struct stream *s)
     struct mo_loader_options loading = { .split = MO_SPLIT_TRAIN, .shuffle = true, .seed = (uint64_t)job->settings->seed,
                                          .batch = is_taylor ? TAYLOR_BATCH : ACTIVATION_BATCH,
                                          .limit = (uint32_t)s->settings->samples };
+    if (job->ctx->n_ranks > 1) { /* each takes one batch of a round */
+        loading.by = (uint32_t)job->ctx->n_ranks;
+        loading.at = (uint32_t)job->ctx->rank;
+    }
     MO_TRY(mo_loader_new(job->ctx, job->dataset, &loading, &s->loader));
     uint32_t n = longest_axis(s->ch);
     s->sums = mo_arena_new(job->scratch, n, sizeof(*s->sums));
@@ -346,7 +394,9 @@ static enum mopt_status open_stream(struct stream *s)
     s->grads = mo_arena_new(job->scratch, s->run->n_trained + 1, sizeof(*s->grads));
     s->weights = mo_arena_new(job->scratch, s->run->n_trained + 1, sizeof(*s->weights));
     s->is_seen = mo_arena_new(job->scratch, s->ch->n_groups + 1, sizeof(*s->is_seen));
-    if (!s->sums || !s->part || !s->grads || !s->weights || !s->is_seen)
+    s->score = mo_arena_new(job->scratch, s->ch->n_classes + 1, sizeof(*s->score));
+    s->all = mo_arena_new(job->scratch, s->ch->n_classes + 1, (size_t)job->ctx->n_ranks * sizeof(*s->all));
+    if (!s->score || !s->all || !s->sums || !s->part || !s->grads || !s->weights || !s->is_seen)
         return mo_no_memory(job->ctx, s->run->n_trained * 8, "scores");
     if (is_taylor)
         s->run->be->download(s->run->dev, s->weights, s->run->weights, s->run->n_trained * sizeof(float));
@@ -356,11 +406,12 @@ static enum mopt_status open_stream(struct stream *s)
 static enum mopt_status score_streaming(struct mo_job *job, const struct mo_channels *ch,
                                         const struct mo_prune_settings *settings, double *score)
 {
-    struct stream s = { .job = job, .ch = ch, .settings = settings, .score = score,
+    struct stream s = { .job = job, .ch = ch, .settings = settings, .total = score,
                         .kind = (enum mo_prune_score)settings->score };
     enum mopt_status status = open_stream(&s);
     if (!status)
         status = stream_batches(&s);
+    s.score = s.total;
     if (!status)
         status = finish(&s);
     mo_loader_free(s.loader);

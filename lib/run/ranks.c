@@ -1,6 +1,7 @@
 /* ranks.c - joining and leaving the group of ranks, and what is done together. */
 #include "lib/run/ranks.h"
 
+#include <math.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -78,19 +79,36 @@ int mopt_n_ranks(const struct mopt_ctx *ctx)
     return ctx->n_ranks;
 }
 
-enum mopt_status mopt_leave(struct mopt_ctx *ctx, enum mopt_status status)
+/* How long the others may take to come to the same end: one that failed may be the only one, one that was interrupted
+ * waits for rank 0's checkpoint. */
+static double patience(enum mopt_status status)
 {
-    bool is_well = status == MOPT_OK || status == MOPT_GATE || ctx->n_ranks < 2;
+    bool is_well = status == MOPT_OK || status == MOPT_GATE;
+    return is_well ? INFINITY : status == MOPT_INTERRUPTED ? 10 : 2;
+}
+
+enum mopt_status mopt_leave(struct mopt_ctx *ctx, enum mopt_status status, void (*say)(void *user), void *user)
+{
     if (!ctx->comm)
         return status;
-    if (!is_well)
-        ctx->comm->end_all(ctx->group, (int)status);
-    if (ctx->comm->barrier(ctx->group))
-        status = status ? status : mo_fail(ctx, MOPT_FAILED, "a rank is gone: %s", ctx->comm->why(ctx->group));
+    int *all = mo_mem_new((size_t)ctx->n_ranks, sizeof *all);
+    bool is_gate = status == MOPT_GATE && ctx->rank;            /* which is rank 0's to judge */
+    status = is_gate ? MOPT_OK : status;
+    bool failed = status && status != MOPT_GATE, together = all && !ctx->comm->part(ctx->group, status, patience(status), all);
+    if (failed && !(together && all[0] == (int)status))
+        say(user);
+    if (!together)
+        ctx->comm->end_all(ctx->group, status ? (int)status : MOPT_FAILED);
+    for (int r = 0; r < ctx->n_ranks && !failed; r++)
+        if (all[r] && all[r] != MOPT_GATE) {
+            status = (enum mopt_status)all[r];
+            failed = true;
+        }
+    mo_mem_free(all);
     ctx->comm->close(ctx->group);
     ctx->comm = NULL;
     ctx->group = NULL;
-    return ctx->rank && status == MOPT_GATE ? MOPT_OK : status;     /* a gate is rank 0's to judge */
+    return status;
 }
 
 /* ---- together ------------------------------------------------------------------------------ */

@@ -20,6 +20,7 @@
 
 enum { SMALL = 16 * 1024, MAX_JOBS = 64, MAX_LEVELS = 32, FIRST_TAG = 64, N_TAGS = 8192 };
 #define GRACE_S 0.3             /* after the wish to stop: so long others may still answer */
+#define STOP_S 5.0              /* likewise, once this rank has nothing else to do */
 #define SPIN_S 0.02             /* how long a wait is awake */
 
 enum stage { FOLD, REDUCE, GATHER, UNFOLD, DONE };
@@ -39,7 +40,7 @@ struct job {
 };
 
 struct mo_group {
-    MPI_Comm comm;
+    MPI_Comm comm, last;                    /* last: for `part` alone, so that it meets nothing else */
     int rank, size, n_pairs, n_levels;      /* n_pairs: P of comm.h, 2^n_levels */
     bool is_broken, owns_mpi;
     mo_comm_stop *stop;
@@ -423,6 +424,29 @@ static int barrier_mpi(struct mo_group *g)
     return finish(g, &request);
 }
 
+static int part_mpi(struct mo_group *g, int word, double patience_s, int *all)
+{
+    MPI_Request request;
+    double begin = now(), stopping = 0;
+    if (MPI_Iallgather(&word, 1, MPI_INT, all, 1, MPI_INT, g->last, &request) != MPI_SUCCESS)
+        return -1;
+    for (int is_there = 0;;) {
+        if (MPI_Test(&request, &is_there, MPI_STATUS_IGNORE) != MPI_SUCCESS)
+            return -1;
+        if (is_there)
+            return 0;
+        double t = now();
+        bool is_stopped = g->stop && g->stop(g->stop_user);
+        stopping = is_stopped && stopping <= 0 ? t : stopping;
+        if (t - begin > patience_s || (patience_s > 1e9 && stopping > 0 && t - stopping > STOP_S))
+            return -1;
+        if (t - begin > SPIN_S)
+            nanosleep(&(struct timespec){ .tv_nsec = 100000 }, NULL);
+        else
+            sched_yield();
+    }
+}
+
 static void abort_mpi(struct mo_group *g, int code)
 {
     MPI_Abort(g->comm, code);
@@ -465,6 +489,7 @@ static void close_mpi(struct mo_group *g)
     }
     if (!g->is_broken) {
         MPI_Comm_free(&g->comm);
+        MPI_Comm_free(&g->last);
         if (g->owns_mpi)
             MPI_Finalize();
     }
@@ -484,6 +509,7 @@ static struct mo_group *open_mpi(char *why, size_t why_bytes)
     if (ok && !is_there)
         ok = MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level) == MPI_SUCCESS;
     ok = ok && MPI_Comm_dup(MPI_COMM_WORLD, &g->comm) == MPI_SUCCESS &&
+         MPI_Comm_dup(MPI_COMM_WORLD, &g->last) == MPI_SUCCESS &&
          MPI_Comm_set_errhandler(g->comm, MPI_ERRORS_RETURN) == MPI_SUCCESS &&
          MPI_Comm_rank(g->comm, &g->rank) == MPI_SUCCESS && MPI_Comm_size(g->comm, &g->size) == MPI_SUCCESS;
     if (!ok) {
@@ -511,6 +537,7 @@ static const struct mo_comm table = {
     .broadcast = broadcast_mpi,
     .all_gather = all_gather_mpi,
     .barrier = barrier_mpi,
+    .part = part_mpi,
     .end_all = abort_mpi,
     .why = why_mpi,
 };
