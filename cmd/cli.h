@@ -32,7 +32,7 @@ struct cli {
     bool has_report; /* and its report */
     int said_to; /* of a rank that keeps silent: where stderr was; -1 */
     char words[512]; /* of a usage error */
-    bool force, json, quiet, verbose, external_data, print_recipe, dry_run, help;
+    bool force, json, quiet, verbose, external_data, print_recipe, dry_run, help, list_rules;
     enum progress_mode progress_mode;
     struct progress progress;
     /* flags of a command that has its own table (create): the values, by row */
@@ -46,6 +46,7 @@ enum command_flags {
     CMD_NO_MODEL = 8,       /* the first path is no model: run() reads what it needs */
     CMD_RANKS = 16,         /* ranks share the work; else rank 0 does it alone */
     CMD_ONE_PROCESS = 32,   /* measures: refused beside other ranks */
+    CMD_LISTS_RULES = 64,   /* its pass is made of switches that can be listed */
 };
 
 /* A verb: a row of the table in main.c. */

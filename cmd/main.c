@@ -32,10 +32,10 @@ static const struct command distill = {
 };
 static const struct command quantize = {
     .name = "quantize", .pass = "quantize", .flags = CMD_WRITES_MODEL | CMD_RANKS, .min_paths = 1, .max_paths = 1,
-    .usage = "mopt quantize IN.onnx [--data SPEC | --dynamic | --weight-only int8 | --fp16] -o OUT.onnx",
+    .usage = "mopt quantize IN.onnx [--data SPEC | --dynamic | --weight-only int8|int4 | --fp16] -o OUT.onnx",
     .help = "int8 (static, dynamic, weight-only, with training) or fp16",
     .examples = "mopt quantize in.onnx --data idx:DIR -o int8.onnx\n"
-                "mopt quantize in.onnx --weight-only int8 -o w8.onnx\n"
+                "mopt quantize in.onnx --weight-only int4 -o w4.onnx\n"
                 "mopt quantize in.onnx --qat --data idx:DIR --epochs 2 -o qat.onnx\n",
 };
 static const struct command bench = {
@@ -54,9 +54,11 @@ static const struct command inspect = {
     .examples = "mopt inspect model.onnx --json\nmopt inspect model.onnx --svg graph.svg\n",
 };
 static const struct command simplify = {
-    .name = "simplify", .pass = "simplify", .flags = CMD_WRITES_MODEL, .min_paths = 1, .max_paths = 1,
+    .name = "simplify", .pass = "simplify", .flags = CMD_WRITES_MODEL | CMD_LISTS_RULES, .min_paths = 1, .max_paths = 1,
     .usage = "mopt simplify IN.onnx -o OUT.onnx", .help = "exact clean-up: fold, merge, drop; verified",
-    .examples = "mopt simplify exported.onnx -o clean.onnx\n",
+    .examples = "mopt simplify exported.onnx -o clean.onnx\n"
+                "mopt simplify old.onnx --opset 21 -o new.onnx\n"
+                "mopt simplify --list-rules\n",
 };
 static const struct command diff = {
     .name = "diff", .pass = "diff", .min_paths = 2, .max_paths = 2, .print = print_diff,

@@ -16,6 +16,7 @@ struct shared {
     size_t offset;
     const char *word, *help;
     unsigned not_for;       /* flags of commands that have no use for it */
+    unsigned only_for;      /* flags of those that do; 0: all */
 };
 #define AT(field) offsetof(struct cli, field)
 static const struct shared shared_flags[] = {
@@ -33,6 +34,7 @@ static const struct shared shared_flags[] = {
     {"quiet", 'q', SHARED_BOOL, AT(quiet), NULL, "no progress, no logs; warnings only"},
     {"verbose", 'v', SHARED_BOOL, AT(verbose), NULL, "logs too"},
     {"dry-run", 'n', SHARED_BOOL, AT(dry_run), NULL, "say what would be done; write nothing", CMD_MAY_WRITE},
+    {"list-rules", 0, SHARED_BOOL, AT(list_rules), NULL, "print the rules in their order, each with its flag, and stop", 0, CMD_LISTS_RULES},
     {"help", 'h', SHARED_BOOL, AT(help), NULL, "this text"},
     {NULL}};
 
@@ -82,7 +84,7 @@ static enum mopt_status set_shared(struct cli *cli, const struct shared *f, cons
     void *field = (char *)cli + f->offset;
     static const char *const modes[] = {"auto", "bar", "plain", "json", "none"};
     char *end;
-    if (f->not_for & cli->command->flags)
+    if (f->not_for & cli->command->flags || (f->only_for && !(f->only_for & cli->command->flags)))
         return cli_usage(cli, "option '%s' does nothing here: leave it out", f->name);
     switch (f->kind) {
     case SHARED_BOOL:
@@ -326,6 +328,14 @@ static void list_ops(void)
                op.has_couple ? "yes" : "-", op.has_quant ? "yes" : "-");
 }
 
+/* Of a verb whose switches are its rules. */
+static void list_rules(const struct command *c)
+{
+    for (const struct mopt_option *row = pass_options(c->pass); row && row->name; row++)
+        if (row->kind == MOPT_OPT_BOOL)
+            printf("%-20s %s%-*s %s\n", row->name, row->def != 0 ? "--no-" : "--", row->def != 0 ? 18 : 21, row->name, row->help);
+}
+
 static enum mopt_status open_context(struct cli *cli)
 {
     cli->ctx = mopt_open("auto", 0);
@@ -408,6 +418,11 @@ enum mopt_status parse_command_line(struct cli *cli, int argc, char **argv)
     MO_CLI_TRY(s);
     if (cli->help)
         return MOPT_OK;
+    if (cli->list_rules) {
+        list_rules(cli->command);
+        cli->command = NULL;
+        return MOPT_OK;
+    }
     MO_CLI_TRY(resume_alone(cli));
     MO_CLI_TRY(check_paths(cli));
     if (cli->dry_run && !(cli->command->flags & CMD_OWN_OPTIONS))
@@ -483,7 +498,7 @@ void cli_help(const struct command *c, FILE *to)
     fprintf(to, "\noptions of every verb:\n");
     for (const struct shared *f = shared_flags; f->name; f++) {
         char flag[48];
-        if (f->not_for & c->flags)
+        if (f->not_for & c->flags || (f->only_for && !(f->only_for & c->flags)))
             continue;
         snprintf(flag, sizeof flag, f->letter ? "-%c, --%s" : "%.0d    --%s", f->letter, f->name);
         help_row(flag, f->word, f->help, NULL, to);

@@ -328,32 +328,84 @@ void mo_graph_rename_capture(struct mo_graph *sub, const char *from, const char 
         }
 }
 
+static uint32_t count_ids(const mo_value_id *ids, uint32_t n, mo_value_id id)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < n; i++)
+        count += ids[i] == id;
+    return count;
+}
+
+/* One node reads `to` instead of `from`, itself and its subgraphs. How many uses of `from` that ends. */
+static uint32_t move_in_node(struct mo_graph *g, struct mo_node *n, mo_value_id from, mo_value_id to)
+{
+    uint32_t n_in = count_ids(n->in, n->n_in, from), n_captured = count_ids(n->captures, n->n_captures, from);
+    if (n_in)
+        replace_ids(n->in, n->n_in, from, to);
+    g->values[to].n_uses += n_in;
+    g->values[from].n_uses -= n_in + n_captured;
+    if (!n_captured)
+        return n_in;
+    if (count_ids(n->captures, n->n_captures, to)) {
+        remove_id(n->captures, &n->n_captures, from);
+    } else {
+        replace_ids(n->captures, n->n_captures, from, to);
+        g->values[to].n_uses += n_captured;
+    }
+    for (uint32_t a = 0; a < n->n_attrs; a++)
+        for (size_t k = 0; n->attrs[a].graphs && k < n->attrs[a].n; k++)
+            mo_graph_rename_capture(n->attrs[a].graphs[k], g->values[from].name, g->values[to].name);
+    return n_in + n_captured;
+}
+
 void mo_graph_replace_uses(struct mo_graph *g, mo_value_id from, mo_value_id to)
 {
     if (from == to)
         return;
-    for (mo_node_id i = 0; i < g->n_nodes; i++) {
-        struct mo_node *n = &g->nodes[i];
-        replace_ids(n->in, n->n_in, from, to);
-        bool captures = false, has_both = false;
-        for (uint32_t k = 0; k < n->n_captures; k++) {
-            captures |= n->captures[k] == from;
-            has_both |= n->captures[k] == to;
-        }
-        if (!captures)
-            continue;
-        if (has_both)
-            remove_id(n->captures, &n->n_captures, from);
-        else
-            replace_ids(n->captures, n->n_captures, from, to);
-        for (uint32_t a = 0; a < n->n_attrs; a++)
-            for (size_t k = 0; n->attrs[a].graphs && k < n->attrs[a].n; k++)
-                mo_graph_rename_capture(n->attrs[a].graphs[k], g->values[from].name, g->values[to].name);
-    }
+    for (mo_node_id i = 0; i < g->n_nodes; i++)
+        (void)move_in_node(g, &g->nodes[i], from, to);
     mo_graph_recount(g);
 }
 
+void mo_graph_move_uses(struct mo_graph *g, mo_value_id from, mo_value_id to, mo_node_id behind)
+{
+    uint32_t n_left = g->values[from].n_uses - count_ids(g->outputs, g->n_outputs, from);
+    mo_node_id first = behind < g->n_nodes ? behind : 0;
+    for (mo_node_id i = first; n_left && from != to && i < g->n_nodes; i++)
+        if (!g->nodes[i].is_dead)
+            n_left -= move_in_node(g, &g->nodes[i], from, to);
+    for (mo_node_id i = 0; n_left && from != to && i < first; i++)
+        if (!g->nodes[i].is_dead)
+            n_left -= move_in_node(g, &g->nodes[i], from, to);
+}
+
+void mo_graph_kill(struct mo_graph *g, mo_node_id i)
+{
+    struct mo_node *n = &g->nodes[i];
+    if (n->is_dead)
+        return;
+    n->is_dead = true;
+    for (uint32_t k = 0; k < n->n_in; k++)
+        if (n->in[k] != MO_NONE)
+            g->values[n->in[k]].n_uses--;
+    for (uint32_t k = 0; k < n->n_captures; k++)
+        g->values[n->captures[k]].n_uses--;
+    for (uint32_t k = 0; k < n->n_out; k++)
+        if (n->out[k] != MO_NONE && g->values[n->out[k]].producer == i)
+            g->values[n->out[k]].producer = MO_NONE;
+}
+
 /* ---- clearing away -------------------------------------------------------------------------- */
+
+/* Values that have no entry of their own any more. */
+static void drop_infos(struct mo_graph *g)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < g->n_infos; i++)
+        if (g->values[g->infos[i]].has_info)
+            g->infos[kept++] = g->infos[i];
+    g->n_infos = kept;
+}
 
 void mo_graph_sweep(struct mo_graph *g)
 {
@@ -372,11 +424,11 @@ void mo_graph_sweep(struct mo_graph *g)
         /* what a swept node made is gone, and so is its entry in value_info */
         if (!had_producer[v] || value->producer != MO_NONE || value->is_initializer || value->is_input)
             continue;
-        if (value->has_info && !value->is_output) {
+        if (!value->is_output)
             value->has_info = false;
-            remove_id(g->infos, &g->n_infos, v);
-        }
     }
+    if (had_producer)
+        drop_infos(g);
     mo_mem_free(had_producer);
 }
 
@@ -418,11 +470,10 @@ void mo_graph_drop_unused(struct mo_graph *g)
         }
         drop_data(v);
         v->is_initializer = false;
-        if (v->has_info)
-            remove_id(g->infos, &g->n_infos, id);
         v->has_info = false;
     }
     g->n_initializers = kept;
+    drop_infos(g);
     mo_graph_sweep(g);
 }
 

@@ -238,6 +238,11 @@ void mo_node_drop_attr(struct mo_graph *g, mo_node_id n, const char *name);
 void mo_value_set_data(struct mo_graph *g, mo_value_id v, enum mo_dtype dtype, const struct mo_shape *shape, void *heap_data);
 /* Every reader of `from` (node inputs, captures) reads `to` instead; graph outputs keep `from`. */
 void mo_graph_replace_uses(struct mo_graph *g, mo_value_id from, mo_value_id to);
+/* The same without a walk over the whole graph, where uses are counted right and stay so; readers are looked for from node
+ * `behind` on first. */
+void mo_graph_move_uses(struct mo_graph *g, mo_value_id from, mo_value_id to, mo_node_id behind);
+/* The node is dead, its inputs have a reader less, its outputs no producer. */
+void mo_graph_kill(struct mo_graph *g, mo_node_id i);
 /* Adds to the graph's inputs/outputs. */
 bool mo_graph_add_input(struct mo_graph *g, mo_value_id v);
 bool mo_graph_add_output(struct mo_graph *g, mo_value_id v);

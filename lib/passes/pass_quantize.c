@@ -3,7 +3,7 @@
  *   (default)            static: ranges from data, QuantizeLinear and DequantizeLinear in the graph
  *   --qat                the same, trained with the rounding in place
  *   --dynamic            products of matrices in 8 bits, ranges taken while running; no data needed
- *   --weight-only int8   weights stored as int8, everything computed in float; no data needed
+ *   --weight-only TYPE   weights stored as int8 or int4, everything computed in float; no data needed
  *   --fp16               everything in half precision; no data needed */
 #include <math.h>
 #include <string.h>
@@ -15,8 +15,12 @@
 #define DEFAULT_PERCENTILE 99.99
 #define AT(field) offsetof(struct mo_quantize_options, field)
 static const struct mopt_option options[] = {
-    { "weight-only", MOPT_OPT_CHOICE, AT(weight_only), .text_def = "no", .choices = "no|int8",
+    { "weight-only", MOPT_OPT_CHOICE, AT(weight_only), .text_def = "no", .choices = "no|int8|int4",
       .help = "store the weights in this type, compute in float; needs no data" },
+    { "block", MOPT_OPT_INT, AT(block), .def = 32, .min = 16, .max = 1024, .word = "N", .needs = "weight-only=int4",
+      .help = "with --weight-only int4: elements that share a scale, a power of two" },
+    { "asymmetric", MOPT_OPT_BOOL, AT(asymmetric), .needs = "weight-only=int4",
+      .help = "with --weight-only int4: a zero point for each block too, as uint4" },
     { "dynamic", MOPT_OPT_BOOL, AT(dynamic), .help = "8-bit matrix products with ranges taken while running; no data" },
     { "fp16", MOPT_OPT_BOOL, AT(fp16), .help = "half precision; needs no data" },
     { "keep-io", MOPT_OPT_BOOL, AT(keep_io), .def = 1, .needs = "fp16",
@@ -36,7 +40,7 @@ static const struct mopt_option options[] = {
     { "target", MOPT_OPT_CHOICE, AT(target), .text_def = "x86", .choices = "x86|arm|trt|generic",
       .needs = "!fp16 !weight-only !dynamic,target=generic",
       .help = "x86: u8 activations; arm: s8; trt: symmetric s8; generic: u8 and 7-bit weights, the same on any CPU" },
-    { "per-tensor", MOPT_OPT_BOOL, AT(per_tensor), .needs = "!fp16",
+    { "per-tensor", MOPT_OPT_BOOL, AT(per_tensor), .needs = "!fp16 !weight-only=int4",
       .help = "one scale a weight instead of one a channel" },
     { "layer-error", MOPT_OPT_BOOL, AT(measure), .def = 1, .needs = "!dynamic !fp16 !weight-only !qat",
       .help = "measure the error of each layer for the report" },
@@ -273,12 +277,14 @@ static enum mopt_status check(struct mo_job *job, const struct mo_quantize_optio
 {
     if ((o->weight_only != 0) + o->dynamic + o->fp16 + o->qat > 1)
         return mo_fail(job->ctx, MOPT_USAGE, "--weight-only, --dynamic, --fp16 and --qat exclude one another");
+    if (o->block & (o->block - 1))
+        return mo_fail(job->ctx, MOPT_USAGE, "--block %lld is no power of two: 16, 32, 64 ... 1024 would do", (long long)o->block);
     bool is_measured = !o->weight_only && !o->dynamic && !o->fp16;
     if (!is_measured || job->dataset)
         return MOPT_OK;
     return mo_fail(job->ctx, MOPT_USAGE,
                    "%s needs data to measure ranges on: add --data SPEC, e.g. --data idx:DIR, or choose --dynamic, "
-                   "--weight-only int8 or --fp16, which need none", o->qat ? "--qat" : "static quantization");
+                   "--weight-only int8, --weight-only int4 or --fp16, which need none", o->qat ? "--qat" : "static quantization");
 }
 
 static enum mopt_status run(struct mo_job *job)

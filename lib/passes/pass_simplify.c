@@ -1,8 +1,10 @@
 /* pass_simplify.c - simplify: rules that keep what a model computes, again and again until none applies.
  *
  * Each rule is one row, with a flag to leave it out. The driver runs the model before and after. */
+#include <math.h>
 #include <string.h>
 
+#include "lib/graph/large.h"
 #include "lib/graph/op.h"
 #include "lib/graph/private.h"
 #include "lib/passes/quantize.h"
@@ -10,6 +12,8 @@
 #include "lib/run/run.h"
 
 enum { MAX_ROUNDS = 50 };
+/* A model of a few nodes may double many times over before anybody minds. */
+#define LEAST_FOLD_BYTES ((uint64_t)16000000)
 
 enum rule_id {
     INLINE_FUNCTIONS, FREE_INITIALIZERS, LIFT_CONSTANTS, FOLD_CONSTANTS, FOLD_SHAPES, DROP_IDENTITY, DROP_STATES, MERGE_RESHAPES, KEEP_DIMS,
@@ -42,8 +46,9 @@ static const struct mopt_option options[] = {
     RULE(MERGE_CONSTANTS, "merge-constants", "constants with the same elements"),
     RULE(MERGE_NODES, "merge-nodes", "nodes that compute the same"),
     RULE(DROP_UNUSED, "drop-unused", "nodes and initializers that nobody reads"),
-    { "fold-limit", MOPT_OPT_FLOAT, offsetof(struct simplify_options, fold_limit), .def = 768, .min = 0, .max = 1e6,
-      .word = "MB", .needs = "fold-constants", .help = "how much folding may make in all" },
+    { "fold-limit", MOPT_OPT_FLOAT, offsetof(struct simplify_options, fold_limit), .def = NAN, .min = 0, .max = 1e6,
+      .word = "MB", .needs = "fold-constants",
+      .help = "how much folding may add; by default as much as all constants take, and at least 16 MB" },
     { 0 }
 };
 
@@ -267,6 +272,8 @@ static enum mopt_status run(struct mo_job *job)
     struct simplify s = { .job = job, .model = job->model, .options = job->options };
     s.r = (struct mo_rewrite){ .ctx = job->ctx, .g = &s.model->graph };
     s.may_fold_bytes = (size_t)(s.options->fold_limit * 1e6);
+    if (isnan(s.options->fold_limit))
+        s.may_fold_bytes = (size_t)MO_MAX(mo_graph_constant_bytes(s.r.g), LEAST_FOLD_BYTES);
     uint32_t n_before = s.r.g->n_nodes;
     enum mopt_status status = simplify(&s);
     struct mopt_report *list = mo_report_list(job->report, "rules");

@@ -4,6 +4,7 @@
  *   quantize_plan.c         which nodes compute in 8 bits, which values get a Q and share whose parameters
  *   calibrate.c             ranges of these values
  *   quantize_weights.c      integers and scales of weights and biases
+ *   quantize_blocks.c       weights in 4 bits
  *   quantize_qdq.c          QuantizeLinear and DequantizeLinear written into the graph
  *   quantize_{dynamic,weight_only,fp16,qat}.c   the other forms */
 #ifndef MO_QUANTIZE_H
@@ -18,7 +19,9 @@ enum mo_quant_target { MO_TARGET_X86, MO_TARGET_ARM, MO_TARGET_TRT, MO_TARGET_GE
 
 struct mo_quantize_options {
     bool qat, dynamic, fp16, keep_io, per_tensor, measure;
-    int weight_only;            /* 0: no, 1: int8 */
+    int weight_only;            /* 0: no, 1: int8, 2: int4 */
+    int64_t block;              /* of int4 */
+    bool asymmetric;
     int target, method;
     double percentile, alpha;
     int64_t samples;
@@ -114,6 +117,25 @@ int mo_quant_weight_axis(const struct mo_graph *g, const struct mo_node *n, bool
 MOPT_MUST_CHECK enum mopt_status mo_quant_weight(struct mopt_ctx *ctx, const struct mo_value *w, int axis, int q_max,
                                                  const float *least, struct mo_quant_weight *out);
 void mo_quant_weight_free(struct mo_quant_weight *w);
+/* How a row is rounded: with one step, or each element with its own. zero NULL: zeros. */
+struct mo_quant_step { const float *scale, *zero; bool each; float low, high; };
+/* q = clamp(round(x / scale) + zero, low, high); squares of x and of what rounding took are added to *signal, *noise. */
+void mo_quant_round(const float *x, int8_t *q, int64_t n, const struct mo_quant_step *step, double *signal, double *noise);
+
+/* A weight in 4 bits (quantize_blocks.c). Memory of mo_constant_new. */
+struct mo_quant_blocks {
+    enum mo_dtype dtype;        /* MO_I4 or MO_U4 */
+    void *codes, *zeros;        /* packed; zeros NULL: all 0 */
+    float *scale;
+    struct mo_shape scales;     /* that of the weight, `axis` divided into blocks */
+    int axis;
+    int64_t block;
+    double sqnr_db;
+};
+MOPT_MUST_CHECK enum mopt_status mo_quant_in_blocks(struct mopt_ctx *ctx, const struct mo_value *w, int axis, int64_t block,
+                                                    bool symmetric, struct mo_quant_blocks *out);
+void mo_quant_blocks_free(struct mo_quant_blocks *b);
+
 /* An initializer whose data is `heap` (mo_mem_new), which is freed where that fails. */
 mo_value_id mo_quant_add_const(struct mo_graph *g, const char *name, enum mo_dtype dtype, const struct mo_shape *shape,
                                void *heap);

@@ -65,23 +65,24 @@ enum { LANES = 16, SUM_ROWS = 256 };    /* sums in float are short, and go on in
 /* Adding and taking away 1.5 * 2^23 rounds to nearest even what is smaller than 2^22. */
 #define ROUND_MAGIC 12582912.0f
 
-/* n elements, each with the scale of its own (step 1) or all with one (step 0). */
-static void round_row(const float *x, int8_t *q, int64_t n, const float *scale, int step, int q_max, double *signal,
-                      double *noise)
+void mo_quant_round(const float *x, int8_t *q, int64_t n, const struct mo_quant_step *step, double *signal, double *noise)
 {
-    const float high = (float)q_max;
-    float s[LANES], good[LANES] = { 0 }, bad[LANES] = { 0 };
+    float s[LANES], z[LANES] = { 0 }, good[LANES] = { 0 }, bad[LANES] = { 0 };
     for (int64_t i = 0; i < n; i += LANES) {
         float part[LANES] = { 0 }, r[LANES];
         int64_t m = MO_MIN(n - i, (int64_t)LANES);
         for (int64_t k = 0; k < LANES; k++)
-            s[k] = scale[step ? (k < m ? i + k : i) : 0];
+            s[k] = step->scale[step->each ? (k < m ? i + k : i) : 0];
+        for (int64_t k = 0; step->zero && k < LANES; k++)
+            z[k] = step->zero[step->each ? (k < m ? i + k : i) : 0];
         memcpy(part, x + i, (size_t)m * sizeof *part);
         for (int k = 0; k < LANES; k++) {
-            float t = part[k] / s[k];
-            t = t > high ? high : t < -high ? -high : t;
-            r[k] = (t + ROUND_MAGIC) - ROUND_MAGIC;
-            float e = part[k] - r[k] * s[k];
+            float t = part[k] / s[k], high = step->high - z[k], low = step->low - z[k];
+            t = t <= high ? t : high;       /* NaN too, which the caller finds in *signal */
+            t = t >= low ? t : low;
+            t = (t + ROUND_MAGIC) - ROUND_MAGIC;
+            r[k] = t + z[k];
+            float e = part[k] - t * s[k];
             good[k] += part[k] * part[k];
             bad[k] += e * e;
         }
@@ -148,10 +149,12 @@ enum mopt_status mo_quant_weight(struct mopt_ctx *ctx, const struct mo_value *w,
     double signal = 0, noise = 0;
     bool is_finite = find_max(x, &c, out->scale);
     scales_from_max(out->scale, c.n, q_max, least);
+    struct mo_quant_step step = { .each = c.inner == 1, .low = (float)-q_max, .high = (float)q_max };
     int64_t n_rows = c.inner == 1 ? c.outer : c.outer * c.n, width = c.inner == 1 ? c.n : c.inner;
-    for (int64_t row = 0; row < n_rows && is_finite; row++)
-        round_row(x + row * width, out->q + row * width, width, out->scale + (c.inner == 1 ? 0 : row % c.n), c.inner == 1,
-                  q_max, &signal, &noise);
+    for (int64_t row = 0; row < n_rows && is_finite; row++) {
+        step.scale = out->scale + (c.inner == 1 ? 0 : row % c.n);
+        mo_quant_round(x + row * width, out->q + row * width, width, &step, &signal, &noise);
+    }
     out->sqnr_db = 10 * log10(signal / noise);
     mo_mem_free(copy);
     if (is_finite)

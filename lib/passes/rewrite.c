@@ -29,10 +29,12 @@ bool mo_only_first_output(const struct mo_graph *g, const struct mo_node *n)
 
 void mo_rewrite_merge(struct mo_rewrite *r, mo_node_id maker, mo_node_id i)
 {
-    r->g->nodes[maker].out[0] = r->g->nodes[i].out[0];
-    r->g->nodes[i].is_dead = true;
+    struct mo_graph *g = r->g;
+    g->values[g->nodes[maker].out[0]].producer = MO_NONE;
+    mo_graph_kill(g, i);
+    g->nodes[maker].out[0] = g->nodes[i].out[0];
+    g->values[g->nodes[maker].out[0]].producer = maker;
     r->n_changes++;
-    mo_graph_recount(r->g);
 }
 
 bool mo_rewrite_bypass(struct mo_rewrite *r, mo_node_id i, uint32_t k)
@@ -51,11 +53,13 @@ bool mo_rewrite_bypass(struct mo_rewrite *r, mo_node_id i, uint32_t k)
         for (uint32_t o = 0; o < g->nodes[maker].n_out; o++)
             if (g->nodes[maker].out[o] == x)
                 g->nodes[maker].out[o] = y;
-        n->is_dead = true;
-        mo_graph_replace_uses(g, x, y);
+        mo_graph_kill(g, i);
+        g->values[x].producer = MO_NONE;
+        g->values[y].producer = maker;
+        mo_graph_move_uses(g, x, y, maker);
     } else {
-        n->is_dead = true;
-        mo_graph_replace_uses(g, y, x);
+        mo_graph_kill(g, i);
+        mo_graph_move_uses(g, y, x, i);
     }
     r->n_changes++;
     return true;
@@ -70,6 +74,12 @@ enum mopt_status mo_rewrite_become(struct mo_rewrite *r, mo_node_id i, const cha
     if (!copy || !name)
         return mo_no_memory(r->ctx, n_in * sizeof *copy, "a node");
     memcpy(copy, in, n_in * sizeof *copy);
+    for (uint32_t k = 0; k < n->n_in; k++)
+        if (n->in[k] != MO_NONE)
+            r->g->values[n->in[k]].n_uses--;
+    for (uint32_t k = 0; k < n_in; k++)
+        if (in[k] != MO_NONE)
+            r->g->values[in[k]].n_uses++;
     n->in = copy;
     n->n_in = n_in;
     n->type = name;
@@ -77,7 +87,6 @@ enum mopt_status mo_rewrite_become(struct mo_rewrite *r, mo_node_id i, const cha
     n->n_attrs = 0;
     n->params = NULL;
     n->op = mo_graph_find_op(r->g, n);
-    mo_graph_recount(r->g);
     return MOPT_OK;
 }
 
@@ -89,12 +98,15 @@ enum mopt_status mo_rewrite_set_input(struct mo_rewrite *r, mo_node_id i, uint32
         if (!grown)
             return mo_no_memory(r->ctx, (k + 1) * sizeof *grown, "a node");
         memcpy(grown, n->in, n->n_in * sizeof *grown);
-        for (uint32_t j = n->n_in; j < k; j++)
+        for (uint32_t j = n->n_in; j <= k; j++)
             grown[j] = MO_NONE;
         n->in = grown;
         n->n_in = k + 1;
     }
+    if (n->in[k] != MO_NONE)
+        r->g->values[n->in[k]].n_uses--;
+    if (v != MO_NONE)
+        r->g->values[v].n_uses++;
     n->in[k] = v;
-    mo_graph_recount(r->g);
     return MOPT_OK;
 }

@@ -51,7 +51,7 @@ static mo_node_id only_reader(const struct mo_graph *g, const struct mo_node *n,
 
 static void die(struct mo_graph *g, const struct mo_node *n)
 {
-    g->nodes[n - g->nodes].is_dead = true;
+    mo_graph_kill(g, (mo_node_id)(n - g->nodes));
 }
 
 static enum mopt_status become_unary(struct mo_rewrite *r, mo_node_id i, const char *type, mo_value_id x)
@@ -185,9 +185,10 @@ static enum mopt_status make_layernorm(struct mo_rewrite *r, mo_node_id i)
     mo_node_id mul = take_constant(g, i, "Mul", &l, &l.scale);
     l.last = take_constant(g, mul, "Add", &l, &l.shift);
     for (int k = 0; k < l.n_parts; k++)
-        die(g, l.parts[k]);
-    g->nodes[mul].is_dead = true;
-    g->nodes[l.last].is_dead = false;
+        if (l.parts[k] != &g->nodes[l.last])
+            die(g, l.parts[k]);
+    if (mul != l.last)
+        mo_graph_kill(g, mul);
     if (l.scale == MO_NONE)
         MO_TRY(add_ones(r, &l, &l.scale));
     mo_value_id in[3] = { l.x, l.scale, l.shift };
@@ -229,8 +230,9 @@ static enum mopt_status make_gelu(struct mo_rewrite *r, mo_node_id i)
     }
     die(g, erf);
     die(g, inner);
-    g->nodes[i].is_dead = g->nodes[product].is_dead = true;
-    g->nodes[last].is_dead = false;
+    mo_graph_kill(g, i);
+    if (product != last)
+        mo_graph_kill(g, product);
     return become_unary(r, last, "Gelu", x);
 }
 

@@ -95,7 +95,7 @@ enum mopt_status mo_rewrite_equal_constants(struct mo_rewrite *r)
         mo_value_id first = find_constant(&t, g, v);
         if (first == v)
             continue;
-        mo_graph_replace_uses(g, v, first);
+        mo_graph_move_uses(g, v, first, 0);
         r->n_changes++;
     }
     table_release(&t);
@@ -208,10 +208,10 @@ enum mopt_status mo_rewrite_equal_nodes(struct mo_rewrite *r)
         mo_node_id first = table_find(&t, g, firsts, i, hash_node(n, firsts), same_node);
         if (first == i || !may_replace(g, n))
             continue;
-        n->is_dead = true;
+        mo_graph_kill(g, i);
         for (uint32_t k = 0; k < n->n_out; k++)
             if (n->out[k] != MO_NONE)
-                mo_graph_replace_uses(g, n->out[k], g->nodes[first].out[k]);
+                mo_graph_move_uses(g, n->out[k], g->nodes[first].out[k], i);
         r->n_changes++;
     }
     table_release(&t);

@@ -54,7 +54,7 @@ enum mopt_status mo_rewrite_make_gemm(struct mo_rewrite *r, mo_node_id i)
     mo_value_id in[3] = { mul->in[0], mul->in[1], row };
     const char *name = mul->name;
     MO_TRY(as_vector(r, row, columns, &in[2]));
-    g->nodes[i_mul].is_dead = true;
+    mo_graph_kill(g, i_mul);
     g->nodes[i].name = name[0] ? name : g->nodes[i].name;
     r->n_changes++;
     return mo_rewrite_become(r, i, "Gemm", in, 3);
@@ -171,7 +171,7 @@ enum mopt_status mo_rewrite_gemm_add(struct mo_rewrite *r, mo_node_id i)
             return push_constant(r, i, maker, c);
         if (!is_product(g, n) || !may_add(&g->values[c], &mo_out(g, n, 0)->shape))
             continue;
-        g->nodes[maker].is_dead = true;
+        mo_graph_kill(g, maker);
         return become_gemm(r, i, &g->nodes[maker], c);
     }
     return MOPT_OK;

@@ -95,8 +95,8 @@ enum mopt_status mo_rewrite_movers(struct mo_rewrite *r, mo_node_id i)
     const struct mo_value *y = mo_out(g, &g->nodes[i], 0);
     bool is_undone = undoes(g, &g->nodes[before], &g->nodes[i]);
     if (is_undone && !y->is_output) {
-        g->nodes[i].is_dead = true;
-        mo_graph_replace_uses(g, g->nodes[i].out[0], x);
+        mo_graph_kill(g, i);
+        mo_graph_move_uses(g, g->nodes[i].out[0], x, i);
         r->n_changes++;
         return MOPT_OK;
     }

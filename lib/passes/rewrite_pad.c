@@ -95,7 +95,7 @@ enum mopt_status mo_rewrite_pad(struct mo_rewrite *r, mo_node_id i)
     mo_node_drop_attr(g, i, "auto_pad");
     if (!mo_node_set_ints(g, i, "pads", sum, count) || (is_mean && !mo_node_set_int(g, i, "count_include_pad", 1)))
         return mo_no_memory(r->ctx, 64, "an attribute");
-    g->nodes[pad].is_dead = true;
+    mo_graph_kill(g, pad);
     r->n_changes++;
     return mo_rewrite_set_input(r, i, 0, g->nodes[pad].in[0]);
 }

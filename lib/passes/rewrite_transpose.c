@@ -116,7 +116,7 @@ static enum mopt_status cancel(struct mo_rewrite *r, mo_node_id i, const mo_node
     uint32_t before = r->n_changes;
     if (!mo_rewrite_bypass(r, i, 0))
         return mo_fail(r->ctx, MOPT_FAILED, "a Transpose could not be taken out");
-    g->nodes[transpose].is_dead = true;
+    mo_graph_kill(g, transpose);
     for (int k = 0; k < n; k++)
         forget_shape(g, &g->nodes[chain[k]]);
     r->n_changes = before + 1;

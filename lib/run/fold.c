@@ -177,6 +177,18 @@ static size_t made_bytes(const struct mo_graph *g, const struct mo_node *n)
     return sum;
 }
 
+/* Of constants that nobody else reads, and which go with the node. */
+static size_t freed_bytes(const struct mo_graph *g, const struct mo_node *n)
+{
+    size_t sum = 0;
+    for (uint32_t k = 0; k < n->n_in; k++) {
+        const struct mo_value *v = mo_in(g, n, k);
+        if (v && v->data && v->n_uses == 1 && !v->is_input && !v->is_output && !v->is_captured && v->dtype != MO_STRING)
+            sum += mo_value_bytes(v);
+    }
+    return sum;
+}
+
 static enum mopt_status fold_node(struct folder *f, struct mo_node *n, bool from_known)
 {
     struct mo_graph *g = f->run.graph;
@@ -222,7 +234,7 @@ enum mopt_status mo_fold(struct mopt_ctx *ctx, struct mo_graph *g, size_t cap_by
         if ((!from_known && !can_run(g, n)) || bytes > cap_bytes || (left_bytes && bytes > *left_bytes))
             continue;
         if (left_bytes)
-            *left_bytes -= bytes;
+            *left_bytes = *left_bytes - bytes + freed_bytes(g, n);
         status = fold_node(&f, n, from_known);
     }
     folder_close(&f);

@@ -9,6 +9,7 @@
 #include "lib/graph/op.h"
 #include "lib/passes/quantize.h"
 #include "lib/passes/select.h"
+#include "lib/run/run.h"
 
 /* ---- a small net ---------------------------------------------------------------------------- */
 
@@ -763,6 +764,46 @@ START_TEST(weight_only_keeps_the_graph)
 }
 END_TEST
 
+/* Each code and scale of what was written, against the weight. _i: symmetric or not; blocks along the first or last axis. */
+START_TEST(weight_only_int4_is_near_in_every_block)
+{
+    struct net t;
+    struct job j;
+    bool symmetric = _i % 2, is_gemm = _i / 2;
+    const int64_t k = 41, n = 5, block = 16;
+    mo_value_id x = net_new(&t, 13, mo_shape_of(2, (int64_t)3, k));
+    mo_value_id w = constant(&t, "w", is_gemm ? mo_shape_of(2, n, k) : mo_shape_of(2, k, n), 70);
+    mo_value_id y = NODE(&t, is_gemm ? "Gemm" : "MatMul", "y", x, w);
+    ck_assert(!is_gemm || mo_node_set_int(t.g, last(&t), "transB", 1));
+    finish(&t, y);
+    float was[41 * 5];
+    memcpy(was, t.g->values[w].data, sizeof was);
+    job_new(&j, &t);
+    struct mo_quantize_options o = defaults();
+    o.weight_only = 2;
+    o.block = block;
+    o.asymmetric = !symmetric;
+    run_pass(&t, &j, &o, MOPT_OK);
+    ck_assert_int_eq(t.g->opset, 21);
+    const struct mo_node *dq = producer(&t, find(&t, "y")->in[1], "DequantizeLinear");
+    ck_assert_uint_eq(dq->n_in, symmetric ? 2 : 3);
+    ck_assert_int_eq(mo_node_int(dq, "block_size", 0), block);
+    ck_assert_int_eq(mo_node_int(dq, "axis", -9), is_gemm);
+    const struct mo_value *scale = &t.g->values[dq->in[1]];
+    ck_assert_int_eq(scale->shape.dim[is_gemm], 3);     /* 16, 16 and 9 */
+    void *out[1];
+    ck_assert_msg(!mo_infer(t.ctx, t.g, NULL, 0) && !mo_run_one(t.ctx, t.g, dq, out), "%s", mopt_error(t.ctx));
+    for (int64_t i = 0; i < k * n; i++) {
+        int64_t at = is_gemm ? i / k * 3 + i % k / block : i / n / block * n + i % n;
+        float step = ((const float *)scale->data)[at];
+        ck_assert_float_le(fabsf(((const float *)out[0])[i] - was[i]), 0.501f * step * (symmetric ? 1 : 2));
+    }
+    mo_mem_free(out[0]);
+    job_free(&j);
+    net_free(&t);
+}
+END_TEST
+
 START_TEST(dynamic_form)
 {
     struct net t;
@@ -852,6 +893,7 @@ Suite *suite_quantize(void)
     tcase_add_test(forms, what_cannot_be_upgraded_is_named);
     tcase_add_test(forms, static_without_data_is_refused);
     tcase_add_test(forms, weight_only_keeps_the_graph);
+    tcase_add_loop_test(forms, weight_only_int4_is_near_in_every_block, 0, 4);
     tcase_add_test(forms, dynamic_form);
     tcase_add_test(forms, fp16_form);
     suite_add_tcase(s, ranges);
