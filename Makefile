@@ -74,7 +74,8 @@ TEST_OBJ := $(TEST_SRC:%.c=$(B)/%.o) $(B)/gen/suites.o
 # PTX of the last for what comes after. The CUDA runtime is inside; cuBLAS is found beside the compiler's folder.
 CUDA_ARCHS ?= 75 80 86 89 90
 CUDA_PTX := $(lastword $(CUDA_ARCHS))
-NVCCFLAGS += -std=c++20 --extended-lambda -O2 $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$a,code=sm_$a) \
+# -fmad=false: products and sums round as on the CPU; where one rounding is wanted the kernels say fmaf.
+NVCCFLAGS += -std=c++20 --extended-lambda -O2 -fmad=false $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$a,code=sm_$a) \
              -gencode arch=compute_$(CUDA_PTX),code=compute_$(CUDA_PTX) -Xcompiler -fPIC,-fvisibility=hidden,-Wall
 CUDA_LIB = $(patsubst %/bin/,%/lib64,$(dir $(realpath $(HAVE_NVCC))))
 CU_SRC := $(wildcard kernels/cuda/*.cu)

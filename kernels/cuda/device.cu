@@ -75,14 +75,21 @@ static cudaError_t prepare(struct mo_device *dev, struct cudaDeviceProp *p)
     return e;
 }
 
-/* float32 products are float32 throughout: no TF32. */
+/* $MOPT_CUDA_TF32=1: products of float32 on tensor cores, of numbers rounded to 10 bits and summed in float32. */
+static bool wants_tf32(void)
+{
+    const char *wish = getenv("MOPT_CUDA_TF32");
+    return wish && !strcmp(wish, "1");
+}
+
+/* float32 products are float32 throughout unless TF32 is asked for. */
 static cublasStatus_t prepare_products(struct mo_device *dev)
 {
     cublasStatus_t s = cublasCreate(&dev->blas);
     if (!s)
         s = cublasSetStream(dev->blas, dev->stream);
     if (!s)
-        s = cublasSetMathMode(dev->blas, CUBLAS_PEDANTIC_MATH);
+        s = cublasSetMathMode(dev->blas, wants_tf32() ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_PEDANTIC_MATH);
     return s;
 }
 
@@ -104,8 +111,8 @@ static struct mo_device *open_at(int index, char *why, size_t why_bytes)
         return NULL;
     }
     dev->n_blocks = p.multiProcessorCount * 16;
-    snprintf(dev->text, sizeof dev->text, "cuda:%d, %s, sm_%d%d, %zu MB", index, p.name, p.major, p.minor,
-             p.totalGlobalMem >> 20);
+    snprintf(dev->text, sizeof dev->text, "cuda:%d, %s, sm_%d%d, %zu MB%s", index, p.name, p.major, p.minor,
+             p.totalGlobalMem >> 20, wants_tf32() ? ", TF32" : "");
     return dev;
 }
 
@@ -152,13 +159,35 @@ const char *mo_cuda_describe(struct mo_device *dev)
 
 /* ---- memory ---------------------------------------------------------------------------------------- */
 
+void mo_cuda_full(struct mo_device *dev, size_t bytes)
+{
+    size_t n_free = 0, n_all = 0;
+    cudaGetLastError();         /* or the next launch would be blamed for it */
+    cudaMemGetInfo(&n_free, &n_all);
+    mo_cuda_latch(dev, "out of memory on the device: %zu MiB are needed, %zu of its %zu MiB are free", (bytes >> 20) + 1,
+                  n_free >> 20, n_all >> 20);
+}
+
+/* What kernels gave back to the pool is still the pool's: before memory is refused the pool is emptied. */
+static void empty_pool(struct mo_device *dev)
+{
+    cudaMemPool_t pool;
+    cudaGetLastError();
+    if (!cudaStreamSynchronize(dev->stream) && !cudaDeviceGetDefaultMemPool(&pool, dev->index))
+        cudaMemPoolTrimTo(pool, 0);
+}
+
 void *mo_cuda_alloc(struct mo_device *dev, size_t bytes)
 {
     void *mem = NULL;
+    bytes = bytes ? bytes : 64;
     mo_cuda_use(dev);
-    if (cudaMalloc(&mem, bytes ? bytes : 64) == cudaSuccess)
+    if (cudaMalloc(&mem, bytes) == cudaSuccess)
         return mem;
-    cudaGetLastError();
+    empty_pool(dev);
+    if (cudaMalloc(&mem, bytes) == cudaSuccess)
+        return mem;
+    mo_cuda_full(dev, bytes);
     return NULL;
 }
 

@@ -53,6 +53,8 @@ enum { THREADS = 256, MAX_CHUNKS = 256 };
 void mo_cuda_latch(struct mo_device *dev, const char *fmt, ...);
 /* Latches what went wrong, if anything did; true: all is well. */
 bool mo_cuda_is_ok(struct mo_device *dev, cudaError_t error, const char *what);
+/* Latches that there is no room for that many bytes, and what room there is. */
+void mo_cuda_full(struct mo_device *dev, size_t bytes);
 /* Makes the device that of this thread. */
 void mo_cuda_use(struct mo_device *dev);
 /* After every launch. */
@@ -80,9 +82,10 @@ template <class T> struct mo_temp {
     mo_temp(struct mo_device *device, int64_t n) : dev(device), at(NULL)
     {
         mo_cuda_use(dev);
-        if (n > 0 && !mo_cuda_is_ok(dev, cudaMallocAsync((void **)&at, (size_t)n * sizeof(T), dev->stream),
-                                    "memory for a kernel"))
+        if (n > 0 && cudaMallocAsync((void **)&at, (size_t)n * sizeof(T), dev->stream) != cudaSuccess) {
+            mo_cuda_full(dev, (size_t)n * sizeof(T));
             at = NULL;
+        }
     }
     ~mo_temp()
     {

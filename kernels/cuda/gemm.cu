@@ -96,13 +96,33 @@ void mo_cuda_gemm_int8(struct mo_device *dev, int64_t m, int64_t n, int64_t k, c
 
 /* ---- sparse rows ------------------------------------------------------------------------------ */
 
+/* The rows may lie on either side: batches of sparse samples come as the host's. */
+struct sparse_rows {
+    mo_staged<int64_t> start;
+    mo_staged<int32_t> column;
+    mo_staged<float> value;
+    sparse_rows(struct mo_device *dev, int64_t m, const int64_t *row_start, const int32_t *columns, const float *values)
+        : start(dev, row_start, m + 1), column(dev, columns, n_entries(row_start, m)),
+          value(dev, values, n_entries(row_start, m))
+    {
+    }
+    static int64_t n_entries(const int64_t *row_start, int64_t m)
+    {
+        return mo_cuda_is_device_memory(row_start) ? 0 : row_start[m];
+    }
+};
+
 void mo_cuda_gemm_csr(struct mo_device *dev, int64_t m, int64_t n, int64_t k, const int64_t *row_start,
-                      const int32_t *column, const float *value, bool tb, const float *b, const float *bias, float *y)
+                      const int32_t *columns, const float *values, bool tb, const float *b, const float *bias, float *y)
 {
+    sparse_rows x(dev, m, row_start, columns, values);
+    const int64_t *start = x.start.at;
+    const int32_t *column = x.column.at;
+    const float *value = x.value.at;
     mo_each(dev, m * n, [=] __device__(int64_t u) {
         int64_t r = u / n, j = u % n;
         float sum = bias ? bias[j] : 0;
-        for (int64_t e = row_start[r]; e < row_start[r + 1]; e++)
+        for (int64_t e = start[r]; e < start[r + 1]; e++)
             sum += value[e] * b[tb ? j * k + column[e] : column[e] * n + j];
         y[u] = sum;
     });
@@ -110,13 +130,17 @@ void mo_cuda_gemm_csr(struct mo_device *dev, int64_t m, int64_t n, int64_t k, co
 
 /* A thread owns one column of dY, and so of dB: it adds in the order of the rows, and nobody else adds there. */
 void mo_cuda_gemm_csr_grad(struct mo_device *dev, int64_t m, int64_t n, int64_t k, const int64_t *row_start,
-                           const int32_t *column, const float *value, bool tb, const float *dy, float *db)
+                           const int32_t *columns, const float *values, bool tb, const float *dy, float *db)
 {
+    sparse_rows x(dev, m, row_start, columns, values);
+    const int64_t *start = x.start.at;
+    const int32_t *column = x.column.at;
+    const float *value = x.value.at;
     mo_each(dev, k * n, [=] __device__(int64_t i) { db[i] = 0; });
     mo_each(dev, n, [=] __device__(int64_t j) {
         for (int64_t r = 0; r < m; r++) {
             float g = dy[r * n + j];
-            for (int64_t e = row_start[r]; e < row_start[r + 1]; e++)
+            for (int64_t e = start[r]; e < start[r + 1]; e++)
                 db[tb ? j * k + column[e] : column[e] * n + j] += value[e] * g;
         }
     });

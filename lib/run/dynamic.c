@@ -72,7 +72,7 @@ static enum mopt_status give_value(struct mo_run *run, mo_value_id id)
                        mo_memory_limit(run->ctx) >> 20);
     void *mem = run->be->alloc(run->dev, MO_MAX(bytes, (size_t)1));
     if (!mem)
-        return mo_no_memory(run->ctx, bytes, "an activation");
+        return mo_device_full(run, bytes, "an activation");
     if (plan->values[id].const_mem)
         run->be->free(run->dev, plan->values[id].const_mem);
     plan->values[id].const_mem = mem;
@@ -113,7 +113,7 @@ static enum mopt_status compute(struct dynamic *d, mo_node_id i)
     np->scratch_at = 0;
     plan->block = np->scratch_bytes ? run->be->alloc(run->dev, np->scratch_bytes) : NULL;
     if (np->scratch_bytes && !plan->block)
-        status = mo_no_memory(run->ctx, np->scratch_bytes, "scratch");
+        status = mo_device_full(run, np->scratch_bytes, "scratch");
     if (!status)
         status = n->op->forward(run, n);
     char why[192];

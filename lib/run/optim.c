@@ -76,7 +76,7 @@ static enum mopt_status new_buffer(struct mo_run *run, size_t n_elems, float **b
 {
     *buffer = run->be->alloc(run->dev, MO_MAX(n_elems, (size_t)1) * sizeof **buffer);
     if (!*buffer)
-        return mo_no_memory(run->ctx, n_elems * sizeof **buffer, "the optimizer's state");
+        return mo_device_full(run, n_elems * sizeof **buffer, "the optimizer's state");
     const float zero = 0;
     run->be->fill(run->dev, sizeof zero, n_elems, &zero, *buffer);
     return MOPT_OK;

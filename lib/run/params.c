@@ -199,7 +199,7 @@ static enum mopt_status allocate(struct mo_run *run)
     run->weights = owner ? owner->weights : run->be->alloc(run->dev, bytes + MO_ALIGN_BYTES);
     run->grads = run->be->alloc(run->dev, bytes + MO_ALIGN_BYTES);
     if (!run->weights || !run->grads)
-        return mo_no_memory(run->ctx, 2 * bytes, "weights and their gradients");
+        return mo_device_full(run, 2 * bytes, "weights and their gradients");
     float zero = 0;
     if (!owner)
         run->be->fill(run->dev, sizeof(float), run->n_weights, &zero, run->weights);

@@ -269,7 +269,7 @@ static enum mopt_status set_constants(struct mo_run *run, struct mo_plan *plan)
         if (plan->values[v].store == MO_STORE_CONST && value->n_uses) {
             plan->tensors[v].data = mo_plan_const(run, plan, v);
             if (!plan->tensors[v].data)
-                return mo_no_memory(run->ctx, mo_value_bytes(value), "constants");
+                return mo_device_full(run, mo_value_bytes(value), "constants");
         } else if (plan->values[v].store == MO_STORE_WEIGHTS) {
             plan->tensors[v].data = run->weights + plan->values[v].offset;
         }

@@ -55,6 +55,14 @@ enum mopt_status mo_device_need(struct mopt_ctx *ctx)
     return MOPT_OK;
 }
 
+enum mopt_status mo_device_full(struct mo_run *run, uint64_t bytes, const char *what)
+{
+    char why[192];
+    if (!run->be->sync(run->dev, why, sizeof why))
+        return mo_no_memory(run->ctx, bytes, what);
+    return mo_fail(run->ctx, MOPT_LIMIT, "%s: %s", what, why);
+}
+
 /* ---- making and freeing ------------------------------------------------------------------ */
 
 static enum mopt_status choose_device(struct mo_run *run)
@@ -180,7 +188,7 @@ static enum mopt_status need_block(struct mo_run *run, size_t bytes)
     p->block_bytes = 0;
     p->block = run->be->alloc(run->dev, bytes);
     if (!p->block)
-        return mo_no_memory(run->ctx, bytes, "activations and gradients");
+        return mo_device_full(run, bytes, "activations and gradients");
     p->block_bytes = bytes;
     return MOPT_OK;
 }
@@ -264,7 +272,7 @@ enum mopt_status mo_run_set_input(struct mo_run *run, uint32_t i, const void *ho
         p->input_bytes[i] = 0;
         p->input_mem[i] = run->be->alloc(run->dev, MO_MAX(need, (size_t)1));
         if (!p->input_mem[i])
-            return mo_no_memory(run->ctx, need, "an input");
+            return mo_device_full(run, need, "an input");
         p->input_bytes[i] = need;
     }
     mo_plan_bind_input(run, run->plan, i);

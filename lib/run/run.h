@@ -19,6 +19,9 @@ enum mo_precision { MO_PRECISION_F32, MO_PRECISION_BF16, MO_PRECISION_AUTO };
 #define MO_PRECISION_HELP "of arithmetic; bf16: products of 16-bit numbers, summed in fp32; auto: fp32"
 enum mo_bn_mode { MO_BN_AUTO, MO_BN_BATCH, MO_BN_FROZEN };     /* auto: batch statistics when the batch is >= 16 */
 
+/* There was no memory on the run's device: fails with MOPT_LIMIT and what the device says of its room. */
+enum mopt_status mo_device_full(struct mo_run *run, uint64_t bytes, const char *what);
+
 struct mo_run_options {
     bool train;                 /* gradients are wanted: parameters become mutable, nothing is folded into them */
     bool keep_names;            /* no fusion and no folding that removes a value of the user's graph (observers, diff) */

@@ -227,7 +227,7 @@ enum mopt_status mo_step_aside(struct mo_run *run)
     if (!p->accumulate) {
         p->accumulate = run->be->alloc(run->dev, run->n_weights * sizeof(float) + MO_ALIGN_BYTES);
         if (!p->accumulate)
-            return mo_no_memory(run->ctx, run->n_weights * sizeof(float), "accumulated gradients");
+            return mo_device_full(run, run->n_weights * sizeof(float), "accumulated gradients");
         float zero = 0;
         run->be->fill(run->dev, sizeof zero, run->n_weights, &zero, p->accumulate);
     }
