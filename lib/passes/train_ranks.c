@@ -9,7 +9,7 @@
 #include "lib/passes/train_private.h"
 
 /* Parts by default where a launcher says that there may be ranks. */
-enum { USUAL_SHARDS = 4 };
+enum { USUAL_SHARDS = 4, MAX_SHARDS = 1 << 16 };
 
 /* Of one batch, over all parts. */
 enum { SUM_LOSS, SUM_RIGHT, SUM_SAMPLES, SUM_STOP, N_SUMS };
@@ -23,11 +23,32 @@ struct mo_train_ranks {
     bool in_step;                       /* and its weights are still those */
 };
 
+/* What the run that is gone on with had; 0: nothing is gone on with, or it cannot be told. Loading the checkpoint says why. */
+static uint64_t shards_before(const struct mo_trainer *t)
+{
+    struct mo_checkpoint *c = NULL;
+    uint64_t n = 0, n_bytes = 0;
+    if (!t->s.resume)
+        return 0;
+    if (mo_checkpoint_read(t->ctx, t->s.resume, &c)) {
+        mopt_clear(t->ctx);
+        return 0;
+    }
+    const void *bytes = mo_checkpoint_part(c, "shards", &n_bytes);
+    if (bytes && n_bytes == sizeof n)
+        memcpy(&n, bytes, sizeof n);
+    mo_checkpoint_free(c);
+    return n <= MAX_SHARDS ? n : 0;
+}
+
 uint32_t mo_trainer_count_shards(const struct mo_trainer *t)
 {
     uint32_t n_ranks = (uint32_t)t->ctx->n_ranks;
     if (t->s.shards)
         return (uint32_t)t->s.shards;
+    uint64_t before = shards_before(t);
+    if (before && before % n_ranks == 0)
+        return (uint32_t)before;
     if (!t->ctx->comm || USUAL_SHARDS % n_ranks)
         return n_ranks;
     return USUAL_SHARDS;

@@ -154,7 +154,8 @@ static enum mopt_status save(struct mo_trainer *t, const char *path, struct mo_a
     parts[n++] = (struct mo_part_bytes){"model", name, strlen(name)};
     parts[n++] = (struct mo_part_bytes){"recipe", recipe, strlen(recipe)};
     parts[n++] = (struct mo_part_bytes){"round", &t->hooks.round, sizeof t->hooks.round};
-    uint64_t step = t->job->step;
+    uint64_t step = t->job->step, n_shards = t->shards ? t->shards->n_shards : 1;
+    parts[n++] = (struct mo_part_bytes){"shards", &n_shards, sizeof n_shards};
     parts[n++] = (struct mo_part_bytes){"step", &step, sizeof step};
     if (t->hooks.save) {
         void *bytes = NULL;
