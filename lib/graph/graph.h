@@ -27,6 +27,10 @@ enum mo_dtype {
     /* No tensors: lists of tensors, in a run kept as bytes (lib/ops/sequence.h). */
     MO_SEQUENCE = 100, MO_OPTIONAL = 101
 };
+static inline bool mo_is_list(enum mo_dtype dtype)
+{
+    return dtype == MO_SEQUENCE || dtype == MO_OPTIONAL;
+}
 const char *mo_dtype_name(enum mo_dtype dtype);             /* "float32", "int8", ...; "dtype 99" never crashes */
 int mo_dtype_bits(enum mo_dtype dtype);                     /* 0: string or unknown */
 bool mo_dtype_is_float(enum mo_dtype dtype);                /* f16, bf16, f32, f64 */

@@ -185,7 +185,7 @@ enum mopt_status mo_body_infer(struct mopt_ctx *ctx, struct mo_graph *g, struct 
                        first + n->n_out);
     for (uint32_t k = 0; k < n->n_out; k++) {
         const struct mo_value *v = &body->values[body->outputs[first + k]];
-        if (v->dtype == MO_SEQUENCE || v->dtype == MO_OPTIONAL)
+        if (mo_is_list(v->dtype))
             mo_set_out_list(g, n, k, v->dtype, v->element);
         else
             mo_set_out_unknown(g, n, k, v->dtype);

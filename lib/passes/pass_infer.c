@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "lib/data/host_tensor.h"
+#include "lib/ops/sequence.h"
 #include "lib/passes/pass.h"
 #include "lib/run/run.h"
 
@@ -16,7 +17,7 @@ struct infer_options { struct mo_list input, output; bool force; int precision; 
 #define AT(field) offsetof(struct infer_options, field)
 static const struct mopt_option options[] = {
     {"input", MOPT_OPT_LIST, AT(input), .word = "NAME=FILE", .help = "a tensor for an input, .pb or .npy; each input needs one"},
-    {"output", MOPT_OPT_LIST, AT(output), .word = "NAME=FILE", .help = "where an output goes, .pb or .npy; repeatable"},
+    {"output", MOPT_OPT_LIST, AT(output), .word = "NAME=FILE", .help = "where an output goes, .pb or .npy; repeatable; the tensors of a sequence go to numbered files"},
     {"precision", MOPT_OPT_CHOICE, AT(precision), .text_def = "fp32", .choices = MO_PRECISION_CHOICES,
      .help = MO_PRECISION_HELP},
     {"force", MOPT_OPT_BOOL, AT(force), .help = "overwrite existing files"},
@@ -164,6 +165,9 @@ static enum mopt_status read_inputs(struct infer *f, uint32_t *n)
         if (!found || *n == MAX_ENDS)
             return mo_fail(f->job->ctx, MOPT_USAGE, "input '%s' has no tensor: add --input %s=FILE; inputs: %s",
                            f->g->values[f->g->inputs[i]].name, f->g->values[f->g->inputs[i]].name, list_inputs(f));
+        if (mo_is_list(f->g->values[found->value].dtype))
+            return mo_fail(f->job->ctx, MOPT_UNSUPPORTED, "input '%s' is a %s, which no file that is read here holds",
+                           f->g->values[found->value].name, mo_dtype_name(f->g->values[found->value].dtype));
         MO_TRY(f->job->ctx->io->read_tensor(f->job->ctx, found->path, &found->tensor));
         MO_TRY(check_input(f, found));
         f->shapes[*n] = found->tensor.shape;
@@ -201,19 +205,46 @@ static enum mopt_status forward(struct infer *f, struct mo_run *run)
     return MOPT_OK;
 }
 
-static enum mopt_status write_outputs(struct infer *f)
+static enum mopt_status write_output(struct infer *f, const char *path, const struct mo_host_tensor *tensor)
 {
     const struct infer_options *o = f->job->options;
-    struct mopt_report *list = mo_report_list(f->job->report, "outputs");
+    char shape[128];
+    MO_TRY(f->job->ctx->io->write_tensor(f->job->ctx, path, tensor, o->force));
+    struct mopt_report *row = mo_report_object(mo_report_list(f->job->report, "outputs"), NULL);
+    mo_report_set_text(row, "name", tensor->name);
+    mo_report_set_text(row, "type", mo_dtype_name(tensor->dtype));
+    mo_report_set_text(row, "shape", mo_shape_text(&tensor->shape, shape, sizeof shape));
+    mo_report_set_text(row, "file", path);
+    return MOPT_OK;
+}
+
+/* A sequence: each of its tensors into a file of its own, numbered before the suffix: y.0.npy, y.1.npy. */
+static enum mopt_status write_list(struct infer *f, const char *path, const struct mo_host_tensor *list)
+{
+    struct mopt_ctx *ctx = f->job->ctx;
+    const char *dot = strrchr(path, '.');
+    int64_t n;
+    MO_TRY(mo_sequence_check(ctx, list->data, list->n_bytes, &n));
+    for (int64_t i = 0; i < n; i++) {
+        struct mo_item item = mo_sequence_item(list->data, i);
+        struct mo_host_tensor tensor = { .dtype = item.dtype, .shape = item.shape, .data = (void *)item.data,
+                                         .n_bytes = mo_dtype_bytes(item.dtype, mo_shape_elems(&item.shape)) };
+        const char *file = dot ? mo_arena_printf(f->job->scratch, "%.*s.%lld%s", (int)(dot - path), path, (long long)i, dot)
+                               : NULL;
+        if (!file)
+            return mo_no_memory(ctx, strlen(path), "a file's name");
+        snprintf(tensor.name, sizeof tensor.name, "%.100s[%lld]", list->name, (long long)i);
+        MO_TRY(mo_is_list(item.dtype) ? write_list(f, file, &tensor) : write_output(f, file, &tensor));
+    }
+    return MOPT_OK;
+}
+
+static enum mopt_status write_outputs(struct infer *f)
+{
+    mo_report_list(f->job->report, "outputs");
     for (uint32_t i = 0; i < f->n_out; i++) {
         const struct end *e = &f->out[i];
-        char shape[128];
-        MO_TRY(f->job->ctx->io->write_tensor(f->job->ctx, e->path, &e->tensor, o->force));
-        struct mopt_report *row = mo_report_object(list, NULL);
-        mo_report_set_text(row, "name", e->tensor.name);
-        mo_report_set_text(row, "type", mo_dtype_name(e->tensor.dtype));
-        mo_report_set_text(row, "shape", mo_shape_text(&e->tensor.shape, shape, sizeof shape));
-        mo_report_set_text(row, "file", e->path);
+        MO_TRY(mo_is_list(e->tensor.dtype) ? write_list(f, e->path, &e->tensor) : write_output(f, e->path, &e->tensor));
     }
     return MOPT_OK;
 }

@@ -259,7 +259,7 @@ static bool compare_item(uint32_t i, const struct mo_item *got, struct mo_item *
     bool is_widened = got->dtype == MO_F32 && (want->dtype == MO_F16 || want->dtype == MO_BF16);
     if (got->dtype != want->dtype && !is_widened)
         FAIL("output %u is %s, not %s", i, mo_dtype_name(got->dtype), mo_dtype_name(want->dtype));
-    if (got->dtype == MO_SEQUENCE || got->dtype == MO_OPTIONAL)
+    if (mo_is_list(got->dtype))
         return compare_list(i, got, want);
     if (!mo_shape_equal(&got->shape, &want->shape))
         FAIL("output %u is %s, not %s", i, mo_shape_text(&got->shape, got_text, sizeof got_text),

@@ -101,6 +101,7 @@ const struct gradient_case gradient_cases_tensor[] = {
     {"Trilu", 14, "2x3x4 i0:-1", "upper=0"},
     {"ReverseSequence", 10, "4x3x2 i:1,4,0", ""},
     {"ReverseSequence", 10, "3x4 i:1,4,3", "batch_axis=0 time_axis=1"},
+    {"FeatureVectorizer", 13, "2x3 2x2", "", .domain = "ai.onnx.ml"},
     {"TensorScatter", 24, "2x5x3 2x2x3 i:1,3", ""},
     {"TensorScatter", 24, "2x2x5x3 2x2x4x3 i:0,3", "mode=circular"},
     {0},
