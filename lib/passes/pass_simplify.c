@@ -42,7 +42,7 @@ static const struct mopt_option options[] = {
     RULE(MAKE_GEMM, "make-gemm", "MatMul and Add of a constant row become Gemm"),
     RULE(ADD_IN_GEMM, "add-in-gemm", "MatMul and Add of what is computed become Gemm"),
     RULE(TIDY_GEMM, "tidy-gemm", "alpha and beta of Gemm into its constants"),
-    RULE(COMPOSE, "compose", "LayerNormalization, Gelu, HardSigmoid, HardSwish out of their parts"),
+    RULE(COMPOSE, "compose", "LayerNormalization, RMSNormalization, Gelu, HardSigmoid, HardSwish out of their parts"),
     RULE(MERGE_CONSTANTS, "merge-constants", "constants with the same elements"),
     RULE(MERGE_NODES, "merge-nodes", "nodes that compute the same"),
     RULE(DROP_UNUSED, "drop-unused", "nodes and initializers that nobody reads"),

@@ -23,7 +23,7 @@ bool mo_moves_only_units(const struct mo_graph *g, const struct mo_node *n);
 mo_rewrite_fn mo_rewrite_keepdims;
 /* rewrite_state.c: first states of LSTM, GRU, RNN that are zero. */
 mo_rewrite_fn mo_rewrite_zero_state;
-/* rewrite_compose.c: LayerNormalization, Gelu, HardSigmoid, HardSwish written out in parts, where the opset has
+/* rewrite_compose.c: LayerNormalization, RMSNormalization, Gelu, HardSigmoid, HardSwish written out in parts, where the opset has
  * them. */
 mo_rewrite_fn mo_rewrite_compose;
 /* rewrite_shape.c: the target of a Reshape that is computed from shapes becomes a constant with 0 and -1. */

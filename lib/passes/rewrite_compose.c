@@ -1,7 +1,9 @@
 /* rewrite_compose.c - operators that exporters wrote out in parts, where the model's opset has them whole:
  *
  *   (x - mean(x)) / sqrt(mean((x - mean(x))^2) + e) w + b      LayerNormalization (opset 17)
+ *   x / sqrt(mean(x^2) + e) w                                  RMSNormalization (23)
  *   x / 2 (1 + erf(x / sqrt(2)))                               Gelu (20)
+ *   x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))          Gelu, approximated
  *   clip(x + 3, 0, 6) / 6                                      HardSigmoid
  *   x HardSigmoid(x) of that slope                             HardSwish (14)
  *
@@ -201,39 +203,155 @@ static enum mopt_status make_layernorm(struct mo_rewrite *r, mo_node_id i)
     return mo_infer_node(r->ctx, g, &g->nodes[l.last]);
 }
 
+/* sqrt(mean(x^2) + e) over the trailing axes. */
+static bool find_root_mean_square(const struct mo_graph *g, mo_value_id v, mo_value_id x, struct layernorm *l)
+{
+    const struct mo_node *root = maker_of(g, v, "Sqrt"), *sum = root ? maker_of(g, root->in[0], "Add") : NULL;
+    const struct mo_node *mean = sum && sum->n_in == 2 ? maker_of(g, sum->in[0], "ReduceMean") : NULL;
+    const struct mo_value *eps = sum && sum->n_in == 2 ? mo_in(g, sum, mean ? 1 : 0) : NULL;
+    mean = mean || !sum ? mean : maker_of(g, sum->in[1], "ReduceMean");
+    mo_node_id square = mean ? g->values[mean->in[0]].producer : MO_NONE;
+    if (square == MO_NONE || !eps || !eps->data || !mo_value_scalar(eps, &l->epsilon) || l->epsilon <= 0 ||
+        !is_square_of(g, &g->nodes[square], x) || !is_trailing_mean(g, mean, &l->axis))
+        return false;
+    const struct mo_node *parts[] = { root, sum, mean, &g->nodes[square] };
+    for (size_t k = 0; k < MO_COUNT(parts); k++)
+        if (!has_uses(g, parts[k], 1))
+            return false;
+    memcpy(l->parts, parts, sizeof parts);
+    l->n_parts = MO_COUNT(parts);
+    l->x = x;
+    return true;
+}
+
+/* i: the division, or the product with the reciprocal. */
+static enum mopt_status make_rmsnorm(struct mo_rewrite *r, mo_node_id i)
+{
+    struct mo_graph *g = r->g;
+    struct layernorm l = { .scale = MO_NONE };
+    bool is_div = mo_node_is(&g->nodes[i], "Div"), found = false;
+    for (uint32_t k = 0; k < 2 && g->opset >= 23 && !found; k++) {
+        mo_value_id x = g->nodes[i].in[k], root = g->nodes[i].in[1 - k];
+        const struct mo_node *inverse = maker_of(g, root, "Reciprocal");
+        const struct mo_node *one_by = maker_of(g, root, "Div");
+        if (!inverse && one_by && is_number(g, one_by->in[0], 1))
+            inverse = one_by;
+        if ((is_div && k) || (!is_div && (!inverse || !has_uses(g, inverse, 1))))
+            continue;
+        found = find_root_mean_square(g, is_div ? root : inverse->in[inverse->n_in - 1], x, &l);
+        if (found && !is_div)
+            l.parts[l.n_parts++] = inverse;
+    }
+    const struct mo_shape *x = found ? &g->values[l.x].shape : NULL;
+    for (int k = found ? l.axis : 0; found && k < x->rank; k++)
+        found = x->dim[k] > 0 && g->values[l.x].dtype == MO_F32;
+    if (!found)
+        return MOPT_OK;
+    l.last = take_constant(g, i, "Mul", &l, &l.scale);
+    for (int k = 0; k < l.n_parts; k++)
+        die(g, l.parts[k]);
+    if (l.last != i)
+        mo_graph_kill(g, i);
+    int rank = x->rank;
+    if (l.scale == MO_NONE)
+        MO_TRY(add_ones(r, &l, &l.scale));
+    mo_value_id in[2] = { l.x, l.scale };
+    r->n_changes++;
+    MO_TRY(mo_rewrite_become(r, l.last, "RMSNormalization", in, 2));
+    if (!mo_node_set_int(g, l.last, "axis", l.axis - rank) || !mo_node_set_float(g, l.last, "epsilon", (float)l.epsilon))
+        return mo_no_memory(r->ctx, 16, "an attribute");
+    return mo_infer_node(r->ctx, g, &g->nodes[l.last]);
+}
+
 /* ---- activations ------------------------------------------------------------------------------------ */
 
-/* i: Add of 1 to Erf. Its product with x, and with 0.5 before or behind. */
+/* Nodes that go when their whole is made. */
+struct parts { const struct mo_node *nodes[8]; int n; };
+
+/* All of them read once, and noted; false where one is missing or read elsewhere too. */
+static bool note(const struct mo_graph *g, struct parts *p, const struct mo_node *n, uint32_t n_uses)
+{
+    if (!n || !has_uses(g, n, n_uses))
+        return false;
+    p->nodes[p->n++] = n;
+    return true;
+}
+
+/* x of erf(x / sqrt(2)), or MO_NONE. */
+static mo_value_id erf_of(const struct mo_graph *g, mo_value_id e, struct parts *p)
+{
+    const struct mo_node *erf = maker_of(g, e, "Erf"), *div = erf ? maker_of(g, erf->in[0], "Div") : NULL;
+    const struct mo_node *mul = erf ? maker_of(g, erf->in[0], "Mul") : NULL;
+    mo_value_id x = div && is_number(g, div->in[1], sqrt(2)) ? div->in[0] : mul ? beside_number(g, mul, sqrt(0.5)) : MO_NONE;
+    return x != MO_NONE && note(g, p, erf, 1) && note(g, p, div ? div : mul, 1) ? x : MO_NONE;
+}
+
+/* Whether v is x^3, as a power or as products. */
+static bool is_cube(const struct mo_graph *g, mo_value_id v, mo_value_id x, struct parts *p)
+{
+    const struct mo_node *pow = maker_of(g, v, "Pow"), *mul = maker_of(g, v, "Mul");
+    if (pow)
+        return pow->in[0] == x && is_number(g, pow->in[1], 3) && note(g, p, pow, 1);
+    if (!mul || (mul->in[0] != x && mul->in[1] != x))
+        return false;
+    const struct mo_node *square = maker_of(g, mul->in[mul->in[0] == x], "Mul");
+    return square && square->in[0] == x && square->in[1] == x && note(g, p, mul, 1) && note(g, p, square, 1);
+}
+
+/* x of tanh(sqrt(2 / pi) (x + 0.044715 x^3)), or MO_NONE. */
+static mo_value_id tanh_of(const struct mo_graph *g, mo_value_id e, struct parts *p)
+{
+    const struct mo_node *th = maker_of(g, e, "Tanh"), *scaled = th ? maker_of(g, th->in[0], "Mul") : NULL;
+    mo_value_id sum = scaled ? beside_number(g, scaled, sqrt(2 / 3.14159265358979323846)) : MO_NONE;
+    const struct mo_node *add = maker_of(g, sum, "Add");
+    for (uint32_t k = 0; add && k < 2; k++) {
+        const struct mo_node *term = maker_of(g, add->in[1 - k], "Mul");
+        mo_value_id x = add->in[k], cube = term ? beside_number(g, term, 0.044715) : MO_NONE;
+        p->n = 0;
+        if (cube != MO_NONE && is_cube(g, cube, x, p))
+            return note(g, p, th, 1) && note(g, p, scaled, 1) && note(g, p, add, 1) && note(g, p, term, 1) ? x : MO_NONE;
+    }
+    return MO_NONE;
+}
+
+/* The last of the products of x, one half and what node i adds up, in any order, or MO_NONE. */
+static mo_node_id half_product(const struct mo_graph *g, mo_node_id i, mo_value_id x, struct parts *parts)
+{
+    mo_node_id first = only_reader(g, &g->nodes[i], "Mul");
+    if (first == MO_NONE)
+        return MO_NONE;
+    const struct mo_node *p = &g->nodes[first];
+    mo_value_id other = p->in[p->in[0] == g->nodes[i].out[0]];
+    const struct mo_node *half = maker_of(g, other, "Mul");
+    if (half && beside_number(g, half, 0.5) == x)
+        return note(g, parts, half, 1) ? first : MO_NONE;
+    mo_node_id last = only_reader(g, p, "Mul");
+    if (last == MO_NONE || (other != x && !is_number(g, other, 0.5)))
+        return MO_NONE;
+    const struct mo_node *l = &g->nodes[last];
+    bool fits = other == x ? beside_number(g, l, 0.5) == p->out[0] : l->in[l->in[0] == p->out[0]] == x;
+    return fits && note(g, parts, p, 1) ? last : MO_NONE;
+}
+
+/* i: Add of 1 to Erf or Tanh. */
 static enum mopt_status make_gelu(struct mo_rewrite *r, mo_node_id i)
 {
     struct mo_graph *g = r->g;
-    mo_value_id e = g->opset < 20 ? MO_NONE : beside_number(g, &g->nodes[i], 1);
-    const struct mo_node *erf = maker_of(g, e, "Erf"), *div = erf ? maker_of(g, erf->in[0], "Div") : NULL;
-    const struct mo_node *mul = erf ? maker_of(g, erf->in[0], "Mul") : NULL, *inner = div ? div : mul;
-    mo_value_id x = div && is_number(g, div->in[1], sqrt(2)) ? div->in[0]
-                  : mul ? beside_number(g, mul, sqrt(0.5)) : MO_NONE;
-    mo_node_id product = x == MO_NONE ? MO_NONE : only_reader(g, &g->nodes[i], "Mul");
-    if (product == MO_NONE || !has_uses(g, erf, 1) || !has_uses(g, inner, 1))
+    struct parts parts = { .n = 0 };
+    mo_value_id e = g->opset < 20 ? MO_NONE : beside_number(g, &g->nodes[i], 1), x = erf_of(g, e, &parts);
+    bool is_exact = x != MO_NONE;
+    if (!is_exact)
+        x = tanh_of(g, e, &parts);
+    mo_node_id last = x == MO_NONE ? MO_NONE : half_product(g, i, x, &parts);
+    if (last == MO_NONE)
         return MOPT_OK;
-    const struct mo_node *p = &g->nodes[product];
-    mo_value_id other = p->in[p->in[0] == g->nodes[i].out[0]];
-    const struct mo_node *half = maker_of(g, other, "Mul");
-    mo_node_id last = product;
-    if (other == x) {
-        last = only_reader(g, p, "Mul");
-        if (last == MO_NONE || beside_number(g, &g->nodes[last], 0.5) != p->out[0])
-            return MOPT_OK;
-    } else if (!half || !has_uses(g, half, 1) || beside_number(g, half, 0.5) != x) {
-        return MOPT_OK;
-    } else {
-        die(g, half);
-    }
-    die(g, erf);
-    die(g, inner);
+    for (int k = 0; k < parts.n; k++)
+        die(g, parts.nodes[k]);
     mo_graph_kill(g, i);
-    if (product != last)
-        mo_graph_kill(g, product);
-    return become_unary(r, last, "Gelu", x);
+    MO_TRY(become_unary(r, last, "Gelu", x));
+    if (!is_exact && !mo_node_set_text(g, last, "approximate", "tanh"))
+        return mo_no_memory(r->ctx, 16, "an attribute");
+    return mo_infer_node(r->ctx, g, &g->nodes[last]);
 }
 
 /* Clip between lo and hi, given as attributes or inputs. */
@@ -289,9 +407,15 @@ enum mopt_status mo_rewrite_compose(struct mo_rewrite *r, mo_node_id i)
         return make_gelu(r, i);
     if (mo_node_is(n, "Div") && is_number(g, n->in[1], 6))
         return make_hard_sigmoid(r, i, n->in[0]);
-    if (mo_node_is(n, "Div"))
-        return make_layernorm(r, i);
+    if (mo_node_is(n, "Div")) {
+        MO_TRY(make_layernorm(r, i));
+        return mo_node_is(&g->nodes[i], "Div") && !g->nodes[i].is_dead ? make_rmsnorm(r, i) : MOPT_OK;
+    }
     if (!mo_node_is(n, "Mul"))
+        return MOPT_OK;
+    uint32_t before = r->n_changes;
+    MO_TRY(make_rmsnorm(r, i));
+    if (r->n_changes > before)
         return MOPT_OK;
     mo_value_id sixth = beside_number(g, n, 1.0 / 6);
     return sixth != MO_NONE ? make_hard_sigmoid(r, i, sixth) : make_gated(r, i);

@@ -579,11 +579,52 @@ START_TEST(gelu_is_composed)
     mo_value_id u = _i % 2 ? node("Mul", x, number("r", 0.70710678f), MO_NONE)
                            : node("Div", x, number("r", 1.41421356f), MO_NONE);
     mo_value_id e = node("Add", node("Erf", u, MO_NONE, MO_NONE), number("one", 1), MO_NONE);
-    mo_value_id y = _i >= 2 ? node("Mul", node("Mul", x, number("h", 0.5f), MO_NONE), e, MO_NONE)
+    mo_value_id y = _i == 4 ? node("Mul", x, node("Mul", number("h", 0.5f), e, MO_NONE), MO_NONE)
+                  : _i >= 2 ? node("Mul", node("Mul", x, number("h", 0.5f), MO_NONE), e, MO_NONE)
                             : node("Mul", node("Mul", x, e, MO_NONE), number("h", 0.5f), MO_NONE);
     ck_assert_int_eq(simplify("compose", y), 1);
     ck_assert_uint_eq(count("Gelu"), 1);
     ck_assert_uint_eq(g->n_nodes, 2);
+}
+END_TEST
+
+/* _i: the cube as a power or as products; what is multiplied first; a wrong constant. */
+START_TEST(gelu_of_tanh_is_composed)
+{
+    ck_assert(mo_model_set_opset(m, "", 20));
+    mo_value_id x = node("Relu", input("x", 2, 2, 3, 0, 0), MO_NONE, MO_NONE);
+    mo_value_id cube = _i % 2 ? node("Pow", x, number("three", 3), MO_NONE)
+                              : node("Mul", x, node("Mul", x, x, MO_NONE), MO_NONE);
+    mo_value_id sum = node("Add", x, node("Mul", number("c", _i == 4 ? 0.05f : 0.044715f), cube, MO_NONE), MO_NONE);
+    mo_value_id t = node("Tanh", node("Mul", sum, number("r", 0.79788456f), MO_NONE), MO_NONE, MO_NONE);
+    mo_value_id e = node("Add", number("one", 1), t, MO_NONE);
+    mo_value_id y = _i >= 2 ? node("Mul", x, node("Mul", number("h", 0.5f), e, MO_NONE), MO_NONE)
+                            : node("Mul", node("Mul", x, e, MO_NONE), number("h", 0.5f), MO_NONE);
+    ck_assert_int_eq(simplify("compose", y), _i < 4);
+    ck_assert_uint_eq(count("Gelu"), _i < 4);
+    if (_i < 4)
+        ck_assert_str_eq(mo_node_text(&g->nodes[g->n_nodes - 1], "approximate", ""), "tanh");
+}
+END_TEST
+
+/* _i: by Div, by Reciprocal, by 1 / x; without a weight. 4: in an opset that has none. */
+START_TEST(rms_normalization_is_composed)
+{
+    ck_assert(mo_model_set_opset(m, "", _i == 4 ? 17 : 23));
+    mo_value_id x = node("Exp", input("x", 2, 4, 6, 0, 0), MO_NONE, MO_NONE);
+    mo_value_id axis = ints("axis", 1, (int64_t[]){ -1 });
+    mo_value_id square = node("Pow", x, number("two", 2), MO_NONE);
+    mo_value_id mean = _i == 4 ? node_ints("ReduceMean", square, "axes", 1, (int64_t[]){ -1 })
+                               : node("ReduceMean", square, axis, MO_NONE);
+    mo_value_id root = node("Sqrt", node("Add", mean, number("e", 1e-3f), MO_NONE), MO_NONE, MO_NONE);
+    mo_value_id y = _i == 1 ? node("Mul", x, node("Reciprocal", root, MO_NONE, MO_NONE), MO_NONE)
+                  : _i == 2 ? node("Mul", node("Div", number("one", 1), root, MO_NONE), x, MO_NONE)
+                            : node("Div", x, root, MO_NONE);
+    if (_i != 3)
+        y = node("Mul", weight("w", 1, 6, 0, 0, 0), y, MO_NONE);
+    ck_assert_int_eq(simplify("compose", y), _i < 4);
+    ck_assert_uint_eq(count("RMSNormalization"), _i < 4);
+    ck_assert(_i == 4 || g->n_nodes == 2);
 }
 END_TEST
 
@@ -728,7 +769,9 @@ Suite *suite_simplify(void)
     tcase_add_test(t, nodes_with_equal_fresh_weights_are_merged);
     tcase_add_loop_test(t, layer_normalization_is_composed, 0, 6);
     tcase_add_loop_test(t, what_is_read_between_is_not_composed, 0, 2);
-    tcase_add_loop_test(t, gelu_is_composed, 0, 4);
+    tcase_add_loop_test(t, gelu_is_composed, 0, 5);
+    tcase_add_loop_test(t, gelu_of_tanh_is_composed, 0, 5);
+    tcase_add_loop_test(t, rms_normalization_is_composed, 0, 5);
     tcase_add_loop_test(t, hard_swish_is_composed, 0, 2);
     tcase_add_test(t, older_opsets_keep_the_parts);
     tcase_add_test(t, long_chains_take_no_square_of_their_length);
