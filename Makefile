@@ -82,7 +82,12 @@ CU_SRC := $(wildcard kernels/cuda/*.cu)
 CU_OBJ := $(CU_SRC:%.cu=$(B)/%.cu.o)
 MPI_OBJ := $(B)/kernels/comm/mpi/mpi.o
 MPI_PLUGIN := $(if $(filter 1,$(WITH_MPI)),$(B)/libmopt-mpi.so)
-PLUGIN := $(if $(filter 1,$(WITH_CUDA)),$(B)/libmopt-cuda.so) $(MPI_PLUGIN)
+# NCCL comes with its header and library beside CUDA's.
+CUDA_HOME = $(patsubst %/bin/,%,$(dir $(realpath $(HAVE_NVCC))))
+WITH_NCCL := $(if $(filter 11,$(WITH_CUDA)$(WITH_MPI)),$(if $(wildcard $(CUDA_HOME)/include/nccl.h),1,0),0)
+NCCL_OBJ := $(B)/kernels/comm/nccl/nccl.o
+NCCL_PLUGIN := $(if $(filter 1,$(WITH_NCCL)),$(B)/libmopt-nccl.so)
+PLUGIN := $(if $(filter 1,$(WITH_CUDA)),$(B)/libmopt-cuda.so) $(MPI_PLUGIN) $(NCCL_PLUGIN)
 
 # What is made is said in a word; V=1 shows the commands.
 say = $(if $(filter 1,$(V)),,@echo '  $1 $(@:$(B)/%=%)';)
@@ -154,6 +159,14 @@ $(B)/emulated/%.o: %.cpp
 	$(call say,C++)$(CXX) $(EMU_FLAGS) -MMD -MP -c -o $@ $<
 $(EMULATED): $(EMU_OBJ)
 	$(call say,LINK)$(CXX) -shared -o $@ $^ -Wl,-z,defs
+
+$(NCCL_OBJ): kernels/comm/nccl/nccl.c
+	@mkdir -p $(@D)
+	$(call say,CC)$(CC) -I. -isystem $(CUDA_HOME)/include -D_GNU_SOURCE $(filter-out -fsanitize=%,$(CFLAGS)) -MMD -MP -c -o $@ $<
+
+$(B)/libmopt-nccl.so: $(NCCL_OBJ)
+	$(call say,LINK)$(CC) $(filter-out -fsanitize=%,$(LDFLAGS)) -shared -o $@ $^ -L$(CUDA_LIB) -lnccl -lcudart \
+	    -Wl,-z,defs,-rpath,$(CUDA_LIB)
 
 $(B)/mopt: $(CMD_OBJ) $(B)/libmopt.a
 	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $(CMD_OBJ) $(B)/libmopt.a $(LIBS)
@@ -255,4 +268,4 @@ help: ## this list
 FUZZ_DEPS := $(wildcard $(B)/tests/fuzz/*.d)
 .PHONY: all lib shared deps demo check test lint results bench bench-peers fuzz fuzz-programs man install clean help
 
--include $(B)/tests/torture/torture.d $(B)/torture-main.d $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(TEST_OBJ:.o=.d) $(CU_OBJ:.o=.d) $(EMU_OBJ:.o=.d) $(MPI_OBJ:.o=.d) $(FUZZ_DEPS)
+-include $(B)/tests/torture/torture.d $(B)/torture-main.d $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(TEST_OBJ:.o=.d) $(CU_OBJ:.o=.d) $(EMU_OBJ:.o=.d) $(MPI_OBJ:.o=.d) $(NCCL_OBJ:.o=.d) $(FUZZ_DEPS)

@@ -64,6 +64,23 @@ struct mo_comm {
 /* A group of one process: every call is done at once. */
 extern const struct mo_comm mo_comm_self;
 
+/* Sums of gradients where they lie, between GPUs; one rank a GPU. A plug-in, libmopt-nccl.so, stands on a group that gets
+ * the ranks together. The same ranks get the same bits. */
+struct mo_wire;
+struct mo_comm_device {
+    const char *name;
+    /* mem: memory of this rank's GPU, by which it is known. All ranks call it. NULL, and why. */
+    struct mo_wire *(*open)(const struct mo_comm *, struct mo_group *, const void *mem, char *why, size_t why_bytes);
+    void (*close)(struct mo_wire *);
+    /* What writes x is done. The rest as in struct mo_comm. */
+    uint64_t (*start)(struct mo_wire *, float *x, size_t n);
+    uint64_t (*poll)(struct mo_wire *);
+    int (*wait)(struct mo_wire *, uint64_t ticket);
+    const char *(*why)(const struct mo_wire *);
+};
+/* NULL, and why. */
+const struct mo_comm_device *mo_comm_device_find(char *why, size_t why_bytes);
+
 /* What the environment of the process says, before anything is loaded. is_launched: a launcher started it (also as the
  * only rank). Known: Open MPI's mpirun, PMIx and PMI (srun, MPICH, Intel MPI), Slurm's own. */
 struct mo_launch { bool is_launched; int rank, size; const char *by; };

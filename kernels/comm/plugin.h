@@ -9,7 +9,11 @@
 /* To be raised with every change of struct mo_comm: a plug-in of another build is refused by it. */
 #define MO_MPI_SIGNATURE "mopt comm 2"
 
+#define MO_NCCL_FILE "libmopt-nccl.so"
+#define MO_NCCL_SYMBOL "mo_nccl_plugin"
+
 /* The table, or NULL when signature is not the plug-in's own. */
 typedef const struct mo_comm *mo_mpi_plugin_fn(const char *signature);
+typedef const struct mo_comm_device *mo_nccl_plugin_fn(const char *signature);
 
 #endif

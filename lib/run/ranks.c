@@ -194,3 +194,73 @@ enum mopt_status mo_ranks_wait(struct mopt_ctx *ctx, uint64_t ticket)
 {
     return ticket && ctx->comm->wait(ctx->group, ticket) ? gone(ctx) : MOPT_OK;
 }
+
+/* ---- between GPUs ---------------------------------------------------------------------------------- */
+
+struct mo_ranks_wire {
+    struct mopt_ctx *ctx;
+    const struct mo_comm_device *table;
+    struct mo_wire *wire;
+};
+
+/* Whether every rank can. */
+static enum mopt_status all_can(struct mopt_ctx *ctx, bool can, bool *all)
+{
+    uint64_t n = can;
+    MO_TRY(mo_ranks_count(ctx, &n, 1));
+    *all = n == (uint64_t)ctx->n_ranks;
+    return MOPT_OK;
+}
+
+enum mopt_status mo_ranks_wire_open(struct mopt_ctx *ctx, const void *mem, struct mo_ranks_wire **out)
+{
+    char why[512] = "another rank has no NCCL";
+    const struct mo_comm_device *table = mo_comm_device_find(why, sizeof why);
+    bool can = table, all = false;
+    *out = NULL;
+    MO_TRY(all_can(ctx, can, &all));
+    struct mo_wire *wire = all ? table->open(ctx->comm, ctx->group, mem, why, sizeof why) : NULL;
+    can = wire;
+    if (all)
+        MO_TRY(all_can(ctx, can, &all));
+    struct mo_ranks_wire *w = all ? mo_mem_new(1, sizeof *w) : NULL;
+    if (w) {
+        *w = (struct mo_ranks_wire){ ctx, table, wire };
+        *out = w;
+        return MOPT_OK;
+    }
+    if (wire)
+        table->close(wire);
+    if (all)
+        return mo_no_memory(ctx, sizeof *w, "a wire between GPUs");
+    mo_log(ctx, "comm", "gradients go through the host, not over NCCL: %s", why);
+    return MOPT_OK;
+}
+
+void mo_ranks_wire_close(struct mo_ranks_wire *w)
+{
+    if (w)
+        w->table->close(w->wire);
+    mo_mem_free(w);
+}
+
+static enum mopt_status cut(struct mo_ranks_wire *w)
+{
+    return mo_fail(w->ctx, MOPT_FAILED, "the sum between GPUs failed: %s", w->table->why(w->wire));
+}
+
+enum mopt_status mo_ranks_wire_start(struct mo_ranks_wire *w, float *x, size_t n, uint64_t *ticket)
+{
+    *ticket = w->table->start(w->wire, x, n);
+    return *ticket ? MOPT_OK : cut(w);
+}
+
+uint64_t mo_ranks_wire_poll(struct mo_ranks_wire *w)
+{
+    return w->table->poll(w->wire);
+}
+
+enum mopt_status mo_ranks_wire_wait(struct mo_ranks_wire *w, uint64_t ticket)
+{
+    return w->table->wait(w->wire, ticket) ? cut(w) : MOPT_OK;
+}

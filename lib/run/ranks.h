@@ -22,4 +22,13 @@ MOPT_MUST_CHECK enum mopt_status mo_ranks_start_sums(struct mopt_ctx *ctx, doubl
 uint64_t mo_ranks_poll(struct mopt_ctx *ctx);           /* the last ticket up to which all are done */
 MOPT_MUST_CHECK enum mopt_status mo_ranks_wait(struct mopt_ctx *ctx, uint64_t ticket);
 
+/* The same where x lies on a GPU (mem: any of its memory), each rank having one of its own. *wire NULL: it cannot be had,
+ * why is logged, and gradients go through the host. */
+struct mo_ranks_wire;
+MOPT_MUST_CHECK enum mopt_status mo_ranks_wire_open(struct mopt_ctx *ctx, const void *mem, struct mo_ranks_wire **wire);
+void mo_ranks_wire_close(struct mo_ranks_wire *wire);
+MOPT_MUST_CHECK enum mopt_status mo_ranks_wire_start(struct mo_ranks_wire *wire, float *x, size_t n, uint64_t *ticket);
+uint64_t mo_ranks_wire_poll(struct mo_ranks_wire *wire);
+MOPT_MUST_CHECK enum mopt_status mo_ranks_wire_wait(struct mo_ranks_wire *wire, uint64_t ticket);
+
 #endif

@@ -19,7 +19,7 @@ static const struct mo_backend *parse_device(const char *text, int *index)
         return NULL;
     memcpy(name, text, n);
     name[n] = 0;
-    *index = text[n] ? (int)strtol(text + n + 1, NULL, 10) : 0;
+    *index = text[n] ? (int)strtol(text + n + 1, NULL, 10) : -1;
     return mo_backend_find(name);
 }
 
@@ -30,6 +30,8 @@ static enum mopt_status open_named(struct mopt_ctx *ctx, const char *text)
     const struct mo_backend *be = parse_device(text, &index);
     if (!be)
         return mo_fail(ctx, MOPT_USAGE, "there is no device '%s'; cpu, cuda, cuda:1 or auto is right", text);
+    if (index < 0) /* one rank a device, where they are counted */
+        index = be->is_host ? 0 : ctx->local_rank;
     struct mo_device *dev = be->open(index, ctx->n_threads, why, sizeof why);
     if (!dev)
         return mo_fail(ctx, MOPT_FAILED, "device '%s': %s", text, why);
@@ -47,7 +49,10 @@ enum mopt_status mo_device_need(struct mopt_ctx *ctx)
         return open_named(ctx, name);
     char why[256];
     const struct mo_backend *be = mo_backend_auto();
-    struct mo_device *dev = be->open(0, ctx->n_threads, why, sizeof why);
+    struct mo_device *dev = be->open(be->is_host ? 0 : ctx->local_rank, ctx->n_threads, why, sizeof why);
+    if (!dev && ctx->n_ranks > 1)
+        return mo_fail(ctx, MOPT_FAILED, "rank %d of this machine has no GPU of its own (%s): start as many ranks as there "
+                       "are GPUs, or give --device cpu", ctx->local_rank, why);
     if (!dev)
         return open_named(ctx, "cpu");
     ctx->backend = be;

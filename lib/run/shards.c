@@ -22,6 +22,7 @@ struct mo_shards_private {
     struct bucket *buckets;
     uint32_t n_buckets, n_started, n_seen;      /* n_seen: buckets whose end was noted */
     bool bf16, sums;                            /* sums: now, in the backward of a step's last batch */
+    struct mo_ranks_wire *wire;                 /* sums on the devices themselves; NULL: */
     float *host;                                /* gradients of a device on their way; NULL: they can be read there */
     mo_node_id *at;                             /* by part: the node that is next */
     struct mo_sync sync;
@@ -67,9 +68,12 @@ static enum mopt_status make(struct mo_shards *s, const struct mo_graph *g, cons
     for (uint32_t i = 1; i < s->n; i++)
         MO_TRY(mo_run_new(s->ctx, g, &mine, &s->run[i]));
     p->at = mo_mem_new(s->n, sizeof *p->at);
-    if (!owner->be->is_host && s->ctx->n_ranks > 1)
+    bool is_far = !owner->be->is_host && s->ctx->n_ranks > 1;
+    if (is_far && !how->bf16)
+        MO_TRY(mo_ranks_wire_open(s->ctx, owner->weights, &p->wire));
+    if (is_far && !p->wire)
         p->host = mo_mem_new(owner->n_trained + 1, sizeof *p->host);
-    if (!p->at || (!owner->be->is_host && s->ctx->n_ranks > 1 && !p->host))
+    if (!p->at || (is_far && !p->wire && !p->host))
         return mo_no_memory(s->ctx, owner->n_trained * sizeof *p->host, "gradients on the host");
     return make_buckets(s, how->bucket_bytes);
 }
@@ -118,6 +122,7 @@ void mo_shards_free(struct mo_shards *s)
     mo_mem_free(s->run);
     mo_mem_free(s->has_rows);
     mo_mem_free(p->buckets);
+    mo_ranks_wire_close(p->wire);
     mo_mem_free(p->host);
     mo_mem_free(p->at);
     mo_mem_free(p->sync.work);
@@ -293,6 +298,12 @@ static enum mopt_status start_bucket(struct mo_shards *s, struct bucket *b)
     b->start_s = mo_now_s();
     s->use.n_sums++;
     s->use.n_bytes += b->n * sizeof *x;
+    if (p->wire) {
+        char why[192];
+        if (first->be->sync(first->dev, why, sizeof why))
+            return mo_fail(s->ctx, MOPT_FAILED, "device: %s", why);
+        return mo_ranks_wire_start(p->wire, x, b->n, &b->ticket);
+    }
     return mo_ranks_start(s->ctx, x, b->n, p->bf16, &b->ticket);
 }
 
@@ -314,7 +325,7 @@ static void poll(struct mo_shards *s)
     if (p->n_seen == p->n_started)
         return;
     double begin = mo_now_s();
-    uint64_t done = mo_ranks_poll(s->ctx);
+    uint64_t done = p->wire ? mo_ranks_wire_poll(p->wire) : mo_ranks_poll(s->ctx);
     double now = mo_now_s();
     s->use.busy_s += now - begin;
     while (p->n_seen < p->n_started && (p->buckets[p->n_seen].is_done || p->buckets[p->n_seen].ticket <= done)) {
@@ -423,7 +434,7 @@ enum mopt_status mo_shards_finish(struct mo_shards *s)
         double begin = mo_now_s();
         if (b->is_done)
             continue;
-        MO_TRY(mo_ranks_wait(s->ctx, b->ticket));
+        MO_TRY(p->wire ? mo_ranks_wire_wait(p->wire, b->ticket) : mo_ranks_wait(s->ctx, b->ticket));
         double now = mo_now_s();
         note_end(s, b, now, now - begin);
     }
