@@ -156,6 +156,9 @@ struct mo_backend {
     struct mo_conv *(*conv_new)(struct mo_device *, const struct mo_conv_desc *desc);
     void (*conv_free)(struct mo_device *, struct mo_conv *);
     size_t (*conv_scratch_bytes)(const struct mo_conv *, bool backward);
+    /* NULL or false: gemm is the way to multiply with constant weights. Else a convolution with one spatial axis, a
+     * kernel of 1, constant weights and no activation, Relu or Clip is the faster, and takes no scratch. */
+    bool (*packs_products)(const struct mo_device *);
     struct mo_qconv *(*qconv_new)(struct mo_device *, const struct mo_qconv_desc *desc);
     void (*qconv_free)(struct mo_device *, struct mo_qconv *);
     size_t (*qconv_scratch_bytes)(const struct mo_qconv *);

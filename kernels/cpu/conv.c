@@ -1,13 +1,15 @@
-/* conv.c - chooses who does a convolution: oneDNN, or plain C where that is not
- * installed or not wanted. Images of bfloat16 that nobody takes as they are go
- * through float32 copies in the scratch memory. */
+/* conv.c - chooses who does a convolution: our tiles for products with constant weights, oneDNN, or plain C where that is
+ * not installed or not wanted. Images of bfloat16 that nobody takes as they are go through float32 copies in the scratch
+ * memory. */
 #include <stdlib.h>
 
 #include "kernels/cpu/conv_onednn.h"
+#include "kernels/cpu/conv_tile.h"
 #include "kernels/cpu/fast.h"
 
 /* What the fast table calls a struct mo_conv; the plain one has its own. */
 struct chosen {
+    struct mo_tile_conv *tile;
     struct mo_dnn_conv *dnn;
     struct mo_conv *plain;
     bool is_wide;                   /* images are bfloat16 and go through copies */
@@ -39,14 +41,15 @@ struct mo_conv *mo_cpu_conv_new(struct mo_device *dev, const struct mo_conv_desc
     struct mo_conv_desc wide = *desc;
     wide.is_bf16 = wide.constant_weights = false;      /* these are rounded in every call */
     set_sizes(c, desc);
-    if (dev->isa > MO_ISA_C)
+    c->tile = mo_tile_conv_new(dev, desc);
+    if (!c->tile && dev->isa > MO_ISA_C)
         c->dnn = mo_dnn_conv_new(dev, desc);
     c->is_wide = desc->is_bf16 && !c->dnn;      /* else `wide` counts for nothing */
     if (c->is_wide && dev->isa > MO_ISA_C)
         c->dnn = mo_dnn_conv_new(dev, &wide);
-    if (!c->dnn)
+    if (!c->tile && !c->dnn)
         c->plain = mo_ref_conv_new(dev, c->is_wide ? &wide : desc);
-    if (!c->dnn && !c->plain) {
+    if (!c->tile && !c->dnn && !c->plain) {
         free(c);
         return NULL;
     }
@@ -58,6 +61,7 @@ void mo_cpu_conv_free(struct mo_device *dev, struct mo_conv *conv)
     struct chosen *c = chosen_of(conv);
     if (!c)
         return;
+    mo_tile_conv_free(c->tile);
     mo_dnn_conv_free(c->dnn);
     if (c->plain)
         mo_ref_conv_free(dev, c->plain);
@@ -78,14 +82,23 @@ static size_t wide_floats(const struct chosen *c)
 size_t mo_cpu_conv_scratch_bytes(const struct mo_conv *conv, bool backward)
 {
     const struct chosen *c = (const struct chosen *)conv;
+    if (c->tile)
+        return 0;
     size_t copies = wide_floats(c) * sizeof(float);
     return copies + (c->dnn ? mo_dnn_conv_scratch_bytes(c->dnn, backward) : mo_ref_conv_scratch_bytes(c->plain, backward));
+}
+
+bool mo_cpu_packs_products(const struct mo_device *dev)
+{
+    return dev->isa > MO_ISA_C;
 }
 
 void mo_cpu_conv_pack(struct mo_device *dev, struct mo_conv *conv, const float *w)
 {
     struct chosen *c = chosen_of(conv);
-    if (c->dnn)
+    if (c->tile)
+        mo_tile_conv_pack(c->tile, w);
+    else if (c->dnn)
         mo_dnn_conv_pack(dev, c->dnn, w);
     else
         mo_ref_conv_pack(dev, c->plain, w);
@@ -95,7 +108,9 @@ void mo_cpu_conv(struct mo_device *dev, struct mo_conv *conv, const float *x, co
                  const float *residual, float *y, void *scratch)
 {
     struct chosen *c = chosen_of(conv);
-    if (c->dnn)
+    if (c->tile)
+        mo_tile_conv(dev, c->tile, x, bias, residual, y);
+    else if (c->dnn)
         mo_dnn_conv(dev, c->dnn, x, w, bias, residual, y, scratch);
     else
         mo_ref_conv(dev, c->plain, x, w, bias, residual, y, scratch);

@@ -445,7 +445,7 @@ static bool build(struct mo_dnn_conv *conv)
     if (d->needs_grad_weight && !stage_new(conv, &conv->grad_weight, GRAD_WEIGHT))
         return false;
     if (d->constant_weights && conv->forward.reorder)
-        conv->packed = aligned_alloc(64, conv->forward.w_bytes);
+        conv->packed = mo_cpu_alloc(conv->forward.w_bytes);
     return !d->constant_weights || !conv->forward.reorder || conv->packed;
 }
 

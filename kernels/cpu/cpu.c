@@ -150,9 +150,8 @@ static const char *cpu_describe(struct mo_device *dev)
 }
 
 /* Large blocks are touched all over in every step: ask for large pages. */
-static void *cpu_alloc(struct mo_device *dev, size_t bytes)
+void *mo_cpu_alloc(size_t bytes)
 {
-    (void)dev;
     size_t large = (size_t)2 << 20, align = bytes >= large ? large : 64;
     if (bytes > SIZE_MAX - large)
         return NULL;
@@ -160,6 +159,12 @@ static void *cpu_alloc(struct mo_device *dev, size_t bytes)
     if (mem && bytes >= large)
         madvise(mem, (bytes + align - 1) / align * align, MADV_HUGEPAGE);
     return mem;
+}
+
+static void *cpu_alloc(struct mo_device *dev, size_t bytes)
+{
+    (void)dev;
+    return mo_cpu_alloc(bytes);
 }
 
 static void cpu_free(struct mo_device *dev, void *mem)
@@ -212,7 +217,7 @@ const struct mo_backend mo_backend_cpu = {
 #include "kernels/kernels.def"
 #undef MO_KERNEL
     .conv_new = mo_cpu_conv_new, .conv_free = mo_cpu_conv_free, .conv_scratch_bytes = mo_cpu_conv_scratch_bytes,
-    .qconv_new = mo_cpu_qconv_new, .qconv_free = mo_cpu_qconv_free, .qconv_scratch_bytes = mo_cpu_qconv_scratch_bytes,
+    .packs_products = mo_cpu_packs_products, .qconv_new = mo_cpu_qconv_new, .qconv_free = mo_cpu_qconv_free, .qconv_scratch_bytes = mo_cpu_qconv_scratch_bytes,
     .qconv = mo_cpu_qconv, .qpool = mo_cpu_qpool, .qbinary = mo_cpu_qbinary,
     .quantize = mo_cpu_quantize,
     .conv_pack = mo_cpu_conv_pack, .conv = mo_cpu_conv, .conv_grad_input = mo_cpu_conv_grad_input,

@@ -35,6 +35,9 @@ struct mo_device {
 /* Remember the first error of a kernel until sync asks. Safe from any thread. */
 __attribute__((format(printf, 2, 3))) void mo_device_latch(struct mo_device *dev, const char *fmt, ...);
 
+/* Memory for free(): aligned to 64 bytes, on large pages where it is large. */
+void *mo_cpu_alloc(size_t bytes);
+
 extern const struct mo_backend mo_backend_cpu;
 
 /* Plain C with the tables of prepared convolutions that go with it. */

@@ -1,7 +1,8 @@
 /* Gemm: Y = act(alpha op(A) op(B) + beta C), op transposes when transA, transB say
  * so; C is broadcast to M x N. Lowering may add the activation (fused.h). */
-#include "lib/run/fused.h"
 #include "lib/ops/ops.h"
+#include "lib/ops/packed.h"
+#include "lib/run/fused.h"
 #include "lib/run/run.h"
 
 struct gemm {
@@ -97,15 +98,48 @@ static float lay_c(struct mo_run *r, const struct mo_node *n, const struct sizes
     return p->beta;
 }
 
+/* y = act(a op(b) + c) with c a row, or none, for which kernels have a place. */
+static bool has_row_bias(const struct mo_node *n, const struct gemm *p, const struct sizes *s)
+{
+    bool has_c = n->n_in > 2 && n->in[2] != MO_NONE;
+    return has_c && p->beta == 1.0f && s->c_stride[0] == 0 && (s->c_stride[1] == 1 || s->n == 1);
+}
+
+/* Constant weights are packed. */
+static enum mopt_status prepare(struct mo_run *r, const struct mo_node *n)
+{
+    const struct gemm *p = n->params;
+    MO_TRY(mo_prepare_float32(r, n));
+    struct sizes s = sizes_of(r->graph, n);
+    bool has_c = n->n_in > 2 && n->in[2] != MO_NONE;
+    if (p->ta || p->alpha != 1.0f || (has_c && !has_row_bias(n, p, &s)))
+        return MOPT_OK;
+    struct mo_conv *conv;
+    MO_TRY(mo_packed_new(r, n, &(struct mo_packed_desc){s.m, s.n, s.k, p->tb, has_c, p->fused}, &conv));
+    *mo_run_handle(r, n) = conv;
+    return MOPT_OK;
+}
+
+static void unprepare(struct mo_run *r, const struct mo_node *n)
+{
+    if (*mo_run_handle(r, n))
+        r->be->conv_free(r->dev, *mo_run_handle(r, n));
+    *mo_run_handle(r, n) = NULL;
+}
+
 static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
 {
     const struct gemm *p = n->params;
+    if (*mo_run_handle(r, n)) {
+        mo_packed_forward(r, n, *mo_run_handle(r, n));
+        return MOPT_OK;
+    }
     struct sizes s = sizes_of(r->graph, n);
     const float *c = mo_run_in(r, n, 2);
     void *y = mo_run_out(r, n, 0);
     float beta = 0.0f;
     struct mo_epilogue e = {NULL, p->fused.act, p->fused.lo, p->fused.hi};
-    if (c && p->beta == 1.0f && s.c_stride[0] == 0 && (s.c_stride[1] == 1 || s.n == 1)) {
+    if (has_row_bias(n, p, &s)) {
         e.bias = c;
     } else {
         beta = lay_c(r, n, &s, y);
@@ -238,7 +272,8 @@ const struct mo_op mo_op_gemm = {
     .flags = MO_OP_ADDS_GRAD,
     .params_bytes = sizeof(struct gemm),
     .infer = infer,
-    .prepare = mo_prepare_float32,
+    .prepare = prepare,
+    .unprepare = unprepare,
     .forward = forward,
     .backward = backward,
     .macs = macs,

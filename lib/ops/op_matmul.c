@@ -5,8 +5,9 @@
  * Lowering may add a bias for the last axis and an activation (fused.h). */
 #include <string.h>
 
-#include "lib/run/fused.h"
+#include "lib/ops/packed.h"
 #include "lib/ops/tensor.h"
+#include "lib/run/fused.h"
 
 struct matmul {
     struct mo_fused fused;
@@ -24,6 +25,7 @@ struct plan {
     int64_t n_a, n_b, n_y;          /* matrices in A, B, Y */
     bool is_flat;                   /* B is one matrix, and A has as many as Y: one product of n_y * m rows */
     struct products all, rounds_a, rounds_b;
+    struct mo_conv *packed;         /* a flat product with a constant B */
 };
 
 /* x as batches x rows x columns: batch axes aligned to the right in batch[], missing ones 1. */
@@ -187,7 +189,9 @@ static enum mopt_status prepare(struct mo_run *r, const struct mo_node *n)
     struct plan *p = mo_mem_new(1, sizeof *p);
     if (p && fill_plan(r, n, p)) {
         *mo_run_handle(r, n) = p;
-        return MOPT_OK;
+        const struct matmul *f = n->params;
+        const struct mo_packed_desc d = {p->n_y * p->m, p->n, p->k, false, n->n_in > 2, f->fused};
+        return p->is_flat ? mo_packed_new(r, n, &d, &p->packed) : MOPT_OK;
     }
     if (p)
         free_plan(p);
@@ -196,8 +200,11 @@ static enum mopt_status prepare(struct mo_run *r, const struct mo_node *n)
 
 static void unprepare(struct mo_run *r, const struct mo_node *n)
 {
-    if (*mo_run_handle(r, n))
-        free_plan(*mo_run_handle(r, n));
+    struct plan *p = *mo_run_handle(r, n);
+    if (p && p->packed)
+        r->be->conv_free(r->dev, p->packed);
+    if (p)
+        free_plan(p);
     *mo_run_handle(r, n) = NULL;
 }
 
@@ -250,6 +257,10 @@ static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
     struct mo_matrix y = {mo_run_out(r, n, 0), mo_run_out_type(r, n, 0), s->n};
     if (is_typed(r, n)) {
         forward_typed(r, n, s);
+        return MOPT_OK;
+    }
+    if (s->packed) {
+        mo_packed_forward(r, n, s->packed);
         return MOPT_OK;
     }
     if (s->is_flat) {

@@ -445,6 +445,11 @@ bool mo_run_is_const(const struct mo_run *r, const struct mo_node *n, uint32_t i
     return i < n->n_in && n->in[i] != MO_NONE && r->graph->values[n->in[i]].data != NULL;
 }
 
+bool mo_run_packs(const struct mo_run *r, const struct mo_node *n, uint32_t i)
+{
+    return mo_run_is_const(r, n, i) && !mo_run_is_const(r, n, 0) && !r->options.train && !r->plan->is_dynamic;
+}
+
 uint64_t mo_now_ns(void)
 {
     struct timespec t;

@@ -167,6 +167,8 @@ void *mo_run_make_out(struct mo_run *r, const struct mo_node *n, uint32_t k, enu
 /* While preparing: is the gradient of input i wanted? Is input i a constant (packable)? */
 bool mo_run_wants_grad(const struct mo_run *r, const struct mo_node *n, uint32_t i);
 bool mo_run_is_const(const struct mo_run *r, const struct mo_node *n, uint32_t i);
+/* The same, and packing pays: for inference, and not for one forward alone (folding, shapes that only data tells). */
+bool mo_run_packs(const struct mo_run *r, const struct mo_node *n, uint32_t i);
 
 /* One node on host memory with the plain kernels: constant folding. in[i].data are given, out data is
  * allocated with mo_mem_new into out[i].data. Shapes are taken from the graph (infer first). */

@@ -34,6 +34,19 @@ static void case_gemm(struct bench *b)
     result(b, c, (size_t)(m * (n + 2)));
 }
 
+/* Sums of several blocks, and B in several panels. */
+static void case_gemm_long(struct bench *b)
+{
+    bool ta = pick(b, 0, 1), tb = pick(b, 0, 1);
+    int64_t m = pick(b, 10, 60), n = pick(b, 1, 150), k = pick(b, 400, 1100);
+    const float *a = operand(b, (size_t)(m * k), 1, 0), *x = operand(b, (size_t)(n * k), 1, 0);
+    float *c = operand(b, (size_t)(m * n), 1, 0);
+    struct mo_epilogue e;
+    random_epilogue(b, &e, n);
+    b->be->gemm(b->dev, ta, tb, m, n, k, 0.25f, a, ta ? m : k, x, tb ? k : n, 0.5f, c, n, &e);
+    result(b, c, (size_t)(m * n));
+}
+
 static void case_gemm_batched(struct bench *b)
 {
     int64_t m = pick(b, 1, 50), n = pick(b, 1, 50), k = pick(b, 1, 50), count = pick(b, 1, 9), at[3][9];
@@ -109,9 +122,28 @@ static void *scratch_of(struct bench *b, const struct mo_conv *conv, bool backwa
     return b->be->alloc(b->dev, bytes + 64);
 }
 
+static void conv_of(struct bench *b, struct mo_conv_desc d);
+
 static void case_conv(struct bench *b)
 {
     struct mo_conv_desc d = random_conv(b);
+    conv_of(b, d);
+}
+
+/* A product of rows with weights: long sums and wide rows too, which are packed in several blocks. */
+static void case_conv_product(struct bench *b)
+{
+    int size = (int)pick(b, 0, 3);
+    struct mo_conv_desc d = { .n_spatial = 1, .batch = 1, .groups = 1, .in = { 1, 1, 1 }, .out = { 1, 1, 1 },
+                              .kernel = { 1, 1, 1 }, .stride = { 1, 1, 1 }, .dilation = { 1, 1, 1 } };
+    d.in[0] = d.out[0] = size == 3 ? pick(b, 90, 210) : pick(b, 1, 30);
+    d.in_channels = size == 2 ? pick(b, 500, 1100) : pick(b, 1, 200);
+    d.out_channels = size == 1 ? pick(b, 60, 700) : pick(b, 1, 70);
+    conv_of(b, d);
+}
+
+static void conv_of(struct bench *b, struct mo_conv_desc d)
+{
     d.has_bias = pick(b, 0, 1);
     d.adds_residual = pick(b, 0, 1);
     d.act = (enum mo_act)pick(b, 0, MO_ACT_HARD_SWISH);
@@ -616,7 +648,7 @@ static const struct { const char *name; void (*run)(struct bench *); } cases[] =
     CASE(batchnorm_stats), CASE(batchnorm), CASE(batchnorm_grad), CASE(axpy), CASE(sgd_step), CASE(adam_step),
     CASE(rmsprop_step), CASE(sum_squares), CASE(unary), CASE(unary_grad), CASE(softmax), CASE(softmax_grad),
     CASE(layernorm), CASE(layernorm_grad), CASE(dropout), CASE(dropout_grad), CASE(gemm_csr), CASE(gemm_csr_grad),
-    { "conv_pack", case_conv }, CASE(quantize), CASE(qpool), CASE(qbinary), CASE(qconv), { "qconv (more)", case_qconv },
+    { "conv_pack", case_conv }, { "conv (product)", case_conv_product }, { "gemm (long)", case_gemm_long }, CASE(quantize), CASE(qpool), CASE(qbinary), CASE(qconv), { "qconv (more)", case_qconv },
     { "qconv (and more)", case_qconv }, CASE(cell), CASE(cell_grad),
 };
 
