@@ -27,9 +27,9 @@ if [ "${1:-}" = pack ]; then
     for f in mopt check libmopt-cuda.so; do
         strip -o "$packed/$f" "build/cuda1-nompi/$f"
     done
-    # all but the C library, which must be the machine's own
+    # all but the libraries of the compiler, which must be the machine's own
     ldd "$packed/mopt" "$packed/check" | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | sort -u |
-        grep -vE '/(libc|libm|libpthread|libdl|librt|ld-linux[^/]*)\.so' | xargs -I{} cp -L {} "$packed/lib/"
+        grep -vE '/(libc|libm|libpthread|libdl|librt|libstdc\+\+|libgcc_s|ld-linux[^/]*)\.so' | xargs -I{} cp -L {} "$packed/lib/"
     du -sh "$packed"
     exit 0
 fi
@@ -77,6 +77,7 @@ if [ -z "$card" ]; then
 fi
 
 # ---- the programs, and cuBLAS where the toolkit or a Python package has it ----
+own_path=${LD_LIBRARY_PATH:-}
 if [ -x "$packed/mopt" ]; then
     bin=$packed
     LD_LIBRARY_PATH=$packed/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
@@ -174,8 +175,8 @@ for net in lenet5 resnet20; do
     measure "mopt train $net, batch 128, fp32" "$work/$net.onnx" --train --batch 128
     MOPT_CUDA_TF32=1 measure "mopt train $net, batch 128, TF32" "$work/$net.onnx" --train --batch 128
 done
-if [ "$(left)" -gt 40 ] && python3 -c 'import torch; assert torch.cuda.is_available()' 2> /dev/null; then
-    timeout "$(left)" python3 tests/bench/gpu_peers.py "$work" $(($(left) - 20)) >> "$out/table" 2> "$out/peers.log" ||
+if [ "$(left)" -gt 40 ] && LD_LIBRARY_PATH=$own_path python3 -c 'import torch; assert torch.cuda.is_available()' 2> /dev/null; then
+    timeout "$(left)" env LD_LIBRARY_PATH="$own_path" python3 tests/bench/gpu_peers.py "$work" $(($(left) - 20)) >> "$out/table" 2> "$out/peers.log" ||
         row peers "stopped: $(tail -n 1 "$out/peers.log" | cut -c1-120)"
 else
     row peers "PyTorch with CUDA is not here, or no time was left"
