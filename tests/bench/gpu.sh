@@ -4,7 +4,7 @@
 #
 #     tests/bench/gpu.sh          on the machine with the card; builds first where the build is missing (CUDA=1)
 #     tests/bench/gpu.sh pack     before, where mopt can be built, for a machine that lacks the packages to do so: puts
-#                                 programs and libraries into build/gpu, which the other machine takes as they are
+#                                 programs and libraries into build/gpu and, packed, build/gpu.tar.gz; either will do there
 #
 # MOPT_GPU_OUT   folder of logs and reports (build/gpu-out)       MOPT_GPU_SECONDS   time for all of it (460)
 # MOPT_FASHION   folder of Fashion-MNIST (that of Debian's dataset-fashion-mnist); where there is none, made-up pictures
@@ -30,7 +30,8 @@ if [ "${1:-}" = pack ]; then
     # all but the libraries of the compiler, which must be the machine's own
     ldd "$packed/mopt" "$packed/check" | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | sort -u |
         grep -vE '/(libc|libm|libpthread|libdl|librt|libstdc\+\+|libgcc_s|ld-linux[^/]*)\.so' | xargs -I{} cp -L {} "$packed/lib/"
-    du -sh "$packed"
+    tar -czf "$packed.tar.gz" -C build gpu
+    du -shc "$packed" "$packed.tar.gz"
     exit 0
 fi
 
@@ -78,6 +79,9 @@ fi
 
 # ---- the programs, and cuBLAS where the toolkit or a Python package has it ----
 own_path=${LD_LIBRARY_PATH:-}
+if [ ! -x "$packed/mopt" ] && [ -e "$packed.tar.gz" ]; then
+    tar -xzf "$packed.tar.gz" -C build
+fi
 if [ -x "$packed/mopt" ]; then
     bin=$packed
     LD_LIBRARY_PATH=$packed/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
