@@ -60,11 +60,13 @@ check() {
         row "$name" "FAIL: no time was left"
         return 1
     fi
-    if timeout -k 5 "$limit" "$@" > "$out/$name.log" 2>&1; then
+    timeout -k 5 "$limit" "$@" > "$out/$name.log" 2>&1
+    code=$?
+    if [ "$code" = 0 ]; then
         row "$name" pass
         return 0
     fi
-    row "$name" "FAIL, exit code $?"
+    row "$name" "FAIL, exit code $code"
     failed=$((failed + 1))
     echo "-- $name:"
     tail -n 25 "$out/$name.log" | cut -c1-300
