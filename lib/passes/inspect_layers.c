@@ -70,7 +70,7 @@ static enum mopt_status find_blocked(struct layers *l)
 
 /* ---- weights ------------------------------------------------------------------------------- */
 
-struct weights { int64_t n, n_zero; double low, high, sum, squares; bool has_values; };
+struct weights { int64_t n, n_zero; uint64_t bytes; double low, high, sum, squares; bool has_values; };
 
 static bool is_param(const struct layers *l, mo_value_id v)
 {
@@ -105,6 +105,7 @@ static enum mopt_status collect(struct layers *l, const struct mo_node *n, struc
         if (!c || !(is_param(l, v) || v != n->in[k]))
             continue;
         w->n += mo_value_elems(c);
+        w->bytes += mo_value_bytes(c);
         if (!mo_dtype_is_float(c->dtype) || !l->reads)
             continue;
         float *copy = c->dtype == MO_F32 ? NULL : mo_value_floats(c);
@@ -121,6 +122,7 @@ static void report_weights(struct mopt_report *row, const struct weights *w)
     if (!w->n)
         return;
     mo_report_set_int(row, "parameters", w->n);
+    mo_report_set_int(row, "weight_bytes", (int64_t)w->bytes);
     if (!w->has_values)
         return;
     double mean = w->sum / (double)w->n, variance = w->squares / (double)w->n - mean * mean;
@@ -229,6 +231,8 @@ static enum mopt_status report_node(struct layers *l, mo_node_id i, bool all, st
     mo_report_set_text(row, "output", out ? mo_shape_text(&out->shape, shape, sizeof shape) : "none");
     if (macs >= 0)
         mo_report_set_int(row, "macs", macs);
+    if (out && l->has_shapes && mo_shape_known(&out->shape))
+        mo_report_set_int(row, "output_bytes", (int64_t)mo_value_bytes(out));
     report_weights(row, &w);
     if (!n->op)
         mo_report_set_text(row, "note", "not known: kept as it is, cannot be run");

@@ -13,7 +13,7 @@
 
 enum { MAX_ROUNDS = 50 };
 /* A model of a few nodes may double many times over before anybody minds. */
-#define LEAST_FOLD_BYTES ((uint64_t)16000000)
+#define LEAST_FOLD_BYTES ((uint64_t)64000000)
 
 enum rule_id {
     INLINE_FUNCTIONS, FREE_INITIALIZERS, LIFT_CONSTANTS, FOLD_CONSTANTS, FOLD_SHAPES, DROP_IDENTITY, DROP_STATES, MERGE_RESHAPES, KEEP_DIMS,
@@ -48,7 +48,7 @@ static const struct mopt_option options[] = {
     RULE(DROP_UNUSED, "drop-unused", "nodes and initializers that nobody reads"),
     { "fold-limit", MOPT_OPT_FLOAT, offsetof(struct simplify_options, fold_limit), .def = NAN, .min = 0, .max = 1e6,
       .word = "MB", .needs = "fold-constants",
-      .help = "how much folding may add; by default as much as all constants take, and at least 16 MB" },
+      .help = "how much folding may add; by default as much as all constants take, and at least 64 MB" },
     { 0 }
 };
 
