@@ -35,6 +35,8 @@ struct mo_loops {
     /* ---- n elements from bfloat16 to float and back, nearest even; only in a table of bfloat16 ---- */
     void (*widen)(size_t n, const uint16_t *x, float *y);
     void (*narrow)(size_t n, const float *x, uint16_t *y);
+    void (*relu_grad)(size_t n, const uint16_t *y, const uint16_t *dy, uint16_t *dx);
+    void (*axpy16)(size_t n, float a, const uint16_t *x, uint16_t *y, bool add);
     /* ---- optimizers and sums over n elements; not in a table of bfloat16 ---- */
     void (*axpy)(size_t n, float a, const float *x, float *y, bool add);
     void (*sgd)(size_t n, float lr, float momentum, bool nesterov, float l2, float *w, const float *g, float *velocity);

@@ -580,9 +580,29 @@ static void narrow(size_t n, const float *restrict x, uint16_t *restrict y)
         y[i] = put(x[i]);
 }
 
+/* What is larger than 0, as an integer, is so as a number too, but for NaN: its gradient goes on. dx may be dy. */
+static void relu_grad(size_t n, const uint16_t *y, const uint16_t *dy, uint16_t *dx)
+{
+    for (size_t i = 0; i < n; i++) {
+        int16_t is = (int16_t)y[i];
+        dx[i] = is > 0 ? dy[i] : 0;
+    }
+}
+
+static void axpy16(size_t n, float a, const uint16_t *restrict x, uint16_t *restrict y, bool add)
+{
+    if (add)
+        for (size_t i = 0; i < n; i++)
+            y[i] = put(get(y[i]) + a * get(x[i]));
+    else
+        for (size_t i = 0; i < n; i++)
+            y[i] = put(a * get(x[i]));
+}
+
 const struct mo_loops LOOPS = {
     .bn_sum = bn_sum, .bn_squares = bn_squares, .bn_apply = bn_apply, .bn_grad_sums = bn_grad_sums,
     .bn_grad_apply = bn_grad_apply, .pool = pool_rows, .pool_grad = pool_grad_rows, .widen = widen, .narrow = narrow,
+    .relu_grad = relu_grad, .axpy16 = axpy16,
 };
 
 #else

@@ -4,6 +4,7 @@
  * Elements are cut in whole blocks and rows are not cut at all, so every element is
  * computed by the same instructions whatever the cut, and sums run in one order. */
 #include "kernels/cpu/fast.h"
+#include "kernels/cpu/loops.h"
 #include "kernels/cpu/nn_table.h"
 #include "kernels/cpu/small_float.h"
 #include "kernels/cpu/split.h"
@@ -94,6 +95,7 @@ void mo_cpu_unary_grad(struct mo_device *dev, enum mo_unary f, float a, float b,
 /* The same over bfloat16: a block at a time is widened and rounded back. */
 struct unary16_job {
     const struct mo_nn_loops *loops;
+    const struct mo_loops *loops16;         /* NULL on the plain C tier */
     enum mo_unary f;
     float a, b;
     size_t n;
@@ -102,15 +104,19 @@ struct unary16_job {
     bool add;
 };
 
-static void widen16(size_t n, const uint16_t *restrict x, float *restrict y)
+static void widen16(const struct mo_loops *loops, size_t n, const uint16_t *x, float *y)
 {
-    for (size_t i = 0; x && i < n; i++)
+    if (x && loops)
+        loops->widen(n, x, y);
+    for (size_t i = 0; x && !loops && i < n; i++)
         y[i] = mo_float_of_bf16(x[i]);
 }
 
-static void narrow16(size_t n, const float *restrict x, uint16_t *restrict y)
+static void narrow16(const struct mo_loops *loops, size_t n, const float *x, uint16_t *y)
 {
-    for (size_t i = 0; i < n; i++)
+    if (loops)
+        loops->narrow(n, x, y);
+    for (size_t i = 0; !loops && i < n; i++)
         y[i] = mo_bf16_of_float(x[i]);
 }
 
@@ -125,15 +131,15 @@ static void unary16_part(void *arg, int64_t begin, int64_t end)
     float v[MO_NN_BLOCK];
     for (; begin < end; begin++) {
         size_t at, n = elements(begin, begin + 1, j->n, &at);
-        widen16(n, j->x + at, v);
+        widen16(j->loops16, n, j->x + at, v);
         j->loops->unary(j->f, j->a, j->b, n, v, v);
-        narrow16(n, v, j->out + at);
+        narrow16(j->loops16, n, v, j->out + at);
     }
 }
 
 void mo_cpu_unary_bf16(struct mo_device *dev, enum mo_unary f, float a, float b, size_t n, const uint16_t *x, uint16_t *y)
 {
-    struct unary16_job j = {loops_of(dev), f, a, b, n, x, NULL, NULL, y, false};
+    struct unary16_job j = {loops_of(dev), dev->loops16, f, a, b, n, x, NULL, NULL, y, false};
     mo_split(dev, blocks(n), mo_split_grain(MO_NN_BLOCK * cost_of(f)), unary16_part, &j);
 }
 
@@ -141,25 +147,31 @@ static void unary16_grad_part(void *arg, int64_t begin, int64_t end)
 {
     const struct unary16_job *j = arg;
     float x[MO_NN_BLOCK], y[MO_NN_BLOCK], dy[MO_NN_BLOCK], dx[MO_NN_BLOCK];
+    size_t first, count = elements(begin, end, j->n, &first);
+    if (j->f == MO_RELU && j->y && j->loops16 && !j->add) {
+        j->loops16->relu_grad(count, j->y + first, j->dy + first, j->out + first);
+        return;
+    }
     for (; begin < end; begin++) {
         size_t at, n = elements(begin, begin + 1, j->n, &at);
-        widen16(n, shifted16(j->x, at), x);
-        widen16(n, shifted16(j->y, at), y);
-        widen16(n, j->dy + at, dy);
-        widen16(n, j->add ? j->out + at : NULL, dx);
+        widen16(j->loops16, n, shifted16(j->x, at), x);
+        widen16(j->loops16, n, shifted16(j->y, at), y);
+        widen16(j->loops16, n, j->dy + at, dy);
+        widen16(j->loops16, n, j->add ? j->out + at : NULL, dx);
         j->loops->unary_grad(j->f, j->a, j->b, n, j->x ? x : NULL, j->y ? y : NULL, dy, dx, j->add);
-        narrow16(n, dx, j->out + at);
+        narrow16(j->loops16, n, dx, j->out + at);
     }
 }
 
 void mo_cpu_unary_grad_bf16(struct mo_device *dev, enum mo_unary f, float a, float b, size_t n, const uint16_t *x,
                             const uint16_t *y, const uint16_t *dy, uint16_t *dx, bool add)
 {
-    struct unary16_job j = {loops_of(dev), f, a, b, n, x, y, dy, dx, add};
+    struct unary16_job j = {loops_of(dev), dev->loops16, f, a, b, n, x, y, dy, dx, add};
     mo_split(dev, blocks(n), mo_split_grain(MO_NN_BLOCK * cost_of(f)), unary16_grad_part, &j);
 }
 
 struct axpy16_job {
+    const struct mo_loops *loops16;
     float a;
     const uint16_t *x;
     uint16_t *y;
@@ -169,8 +181,12 @@ struct axpy16_job {
 static void axpy16_part(void *arg, int64_t begin, int64_t end)
 {
     const struct axpy16_job *j = arg;
-    const uint16_t *restrict x = j->x;
+    const uint16_t *x = j->x;
     uint16_t *y = j->y;
+    if (j->loops16 && x != y) {
+        j->loops16->axpy16((size_t)(end - begin), j->a, x + begin, y + begin, j->add);
+        return;
+    }
     for (int64_t i = begin; i < end && j->add; i++)
         y[i] = mo_bf16_of_float(mo_float_of_bf16(y[i]) + j->a * mo_float_of_bf16(x[i]));
     for (int64_t i = begin; i < end && !j->add; i++)
@@ -179,7 +195,7 @@ static void axpy16_part(void *arg, int64_t begin, int64_t end)
 
 void mo_cpu_axpy_bf16(struct mo_device *dev, size_t n, float a, const uint16_t *x, uint16_t *y, bool add)
 {
-    struct axpy16_job j = {a, x, y, add};
+    struct axpy16_job j = {dev->loops16, a, x, y, add};
     mo_split(dev, (int64_t)n, mo_split_grain(1), axpy16_part, &j);
 }
 
