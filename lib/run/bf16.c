@@ -144,12 +144,20 @@ static enum mopt_status give_half(struct halves *h, mo_node_id i)
     return MOPT_OK;
 }
 
+/* An input of the run, under whatever shape: it may come sparse, and is multiplied in float32 then. */
+static bool is_input(const struct mo_graph *g, mo_value_id v)
+{
+    while (g->values[v].producer != MO_NONE && g->nodes[g->values[v].producer].op->flags & MO_OP_VIEW)
+        v = g->nodes[g->values[v].producer].in[0];
+    return mo_is_real_input(g, v);
+}
+
 /* Of the operands those that are there in bfloat16 are read in it; the others are rounded by the product itself. */
 static enum mopt_status make_product(struct halves *h, mo_node_id i)
 {
     const struct mo_node *n = &h->g->nodes[i];
     bool is_simple = !mo_node_is(n, "MatMul") || n->n_in < 3 || mo_in(h->g, n, 1)->shape.rank == 2;
-    bool gives_half = is_simple && readers_take_half(h, n->out[0]);
+    bool gives_half = is_simple && !is_input(h->g, n->in[0]) && readers_take_half(h, n->out[0]);
     read_halves(h, i);
     if (!mo_node_set_int(h->g, i, MO_FUSED_BF16, gives_half ? MO_PRODUCT_BF16_TO_BF16 : MO_PRODUCT_BF16))
         return no_memory(h);
