@@ -6,8 +6,11 @@
  * together again (recursive halving and doubling; Thakur, Rabenseifner and Gropp, IJHPCA 19, 2005): 2 (P - 1) / P of the
  * bytes go out of each rank, which is the least there is.
  *
- * A sum is a list of steps (send, receive, what to do with what came); poll makes what steps it can. */
+ * A sum is a list of steps (send, receive, what to do with what came); poll makes what steps it can. A large operator runs
+ * for milliseconds in which its caller does not poll, and MPI moves nothing by itself: so while sums are under way a thread
+ * looks after them ten thousand times a second. One lock is held around every call of MPI. */
 #include <mpi.h>
+#include <pthread.h>
 
 #include <limits.h>
 #include <sched.h>
@@ -43,6 +46,10 @@ struct mo_group {
     MPI_Comm comm, last;                    /* last: for `part` alone, so that it meets nothing else */
     int rank, size, n_pairs, n_levels;      /* n_pairs: P of comm.h, 2^n_levels */
     bool is_broken, owns_mpi;
+    pthread_mutex_t lock;                   /* over MPI and all below */
+    pthread_cond_t work;
+    pthread_t helper;
+    bool has_helper, is_closing;
     mo_comm_stop *stop;
     void *stop_user;
     struct job jobs[MAX_JOBS];              /* the sum with ticket t is at t % MAX_JOBS */
@@ -323,7 +330,8 @@ static int advance(struct mo_group *g, struct job *j)
 
 /* ---- the table: sums --------------------------------------------------------------------------------- */
 
-static uint64_t poll_mpi(struct mo_group *g)
+/* With the lock held. */
+static uint64_t progress(struct mo_group *g)
 {
     for (uint64_t t = g->n_done + 1; t <= g->n_started && !g->is_broken; t++)
         if (advance(g, &g->jobs[t % MAX_JOBS]))
@@ -337,23 +345,56 @@ static uint64_t poll_mpi(struct mo_group *g)
     return g->n_done;
 }
 
+static uint64_t poll_mpi(struct mo_group *g)
+{
+    pthread_mutex_lock(&g->lock);
+    uint64_t done = progress(g);
+    pthread_mutex_unlock(&g->lock);
+    return done;
+}
+
+static void *help(void *arg)
+{
+    struct mo_group *g = arg;
+    pthread_mutex_lock(&g->lock);
+    while (!g->is_closing) {
+        if (g->is_broken || progress(g) == g->n_started) {
+            pthread_cond_wait(&g->work, &g->lock);
+            continue;
+        }
+        pthread_mutex_unlock(&g->lock);
+        nanosleep(&(struct timespec){ .tv_nsec = 100000 }, NULL);
+        pthread_mutex_lock(&g->lock);
+    }
+    pthread_mutex_unlock(&g->lock);
+    return NULL;
+}
+
+/* Whether the sum is done; -1: it never will be. */
+static int is_done(struct mo_group *g, uint64_t ticket)
+{
+    pthread_mutex_lock(&g->lock);
+    int done = progress(g) >= ticket || g->jobs[ticket % MAX_JOBS].stage == DONE;
+    done = g->is_broken && !done ? -1 : done;
+    pthread_mutex_unlock(&g->lock);
+    return done;
+}
+
 static int wait_mpi(struct mo_group *g, uint64_t ticket)
 {
     struct patience patience = { 0 };
+    int done;
     if (!ticket || ticket > g->n_started)
         return broken(g, "a sum that was not started");
-    while (poll_mpi(g) < ticket && g->jobs[ticket % MAX_JOBS].stage != DONE)
-        if (g->is_broken || idle(g, &patience))
+    while (!(done = is_done(g, ticket)))
+        if (idle(g, &patience))
             return -1;
-    return 0;
+    return done < 0 ? -1 : 0;
 }
 
-static uint64_t start_mpi(struct mo_group *g, void *x, size_t n, enum mo_comm_type type)
+/* With the lock held and a place free. */
+static uint64_t begin(struct mo_group *g, void *x, size_t n, enum mo_comm_type type)
 {
-    if (g->is_broken)
-        return 0;
-    if (g->n_started - g->n_done == MAX_JOBS && wait_mpi(g, g->n_done + 1))
-        return 0;
     struct job *j = &g->jobs[++g->n_started % MAX_JOBS];
     *j = (struct job){ .x = x, .n = n, .type = type, .stage = g->size > 1 ? FOLD : DONE };
     j->unit = type == MO_COMM_F32 || type == MO_COMM_F32_AS_BF16 ? 4 : 8;
@@ -373,8 +414,22 @@ static uint64_t start_mpi(struct mo_group *g, void *x, size_t n, enum mo_comm_ty
         broken(g, "out of memory for a sum");
         return 0;
     }
-    poll_mpi(g);
+    progress(g);
+    if (g->has_helper && g->n_done < g->n_started)
+        pthread_cond_signal(&g->work);
     return g->is_broken ? 0 : g->n_started;
+}
+
+static uint64_t start_mpi(struct mo_group *g, void *x, size_t n, enum mo_comm_type type)
+{
+    uint64_t oldest = g->n_started < MAX_JOBS ? 0 : g->n_started + 1 - MAX_JOBS;
+    while (oldest && poll_mpi(g) < oldest)
+        if (g->is_broken || wait_mpi(g, oldest))
+            return 0;
+    pthread_mutex_lock(&g->lock);
+    uint64_t ticket = g->is_broken ? 0 : begin(g, x, n, type);
+    pthread_mutex_unlock(&g->lock);
+    return ticket;
 }
 
 /* ---- the table: the rest -------------------------------------------------------------------------------- */
@@ -383,7 +438,10 @@ static int finish(struct mo_group *g, MPI_Request *request)
 {
     struct patience patience = { 0 };
     for (int is_there = 0;;) {
-        if (check(g, MPI_Test(request, &is_there, MPI_STATUS_IGNORE)))
+        pthread_mutex_lock(&g->lock);
+        int bad = check(g, MPI_Test(request, &is_there, MPI_STATUS_IGNORE));
+        pthread_mutex_unlock(&g->lock);
+        if (bad)
             return -1;
         if (is_there)
             return 0;
@@ -398,8 +456,10 @@ static int broadcast_mpi(struct mo_group *g, void *bytes, size_t n_bytes)
     for (size_t at = 0; at < n_bytes; at += CHUNK) {
         MPI_Request request;
         size_t n = n_bytes - at < CHUNK ? n_bytes - at : CHUNK;
-        if (g->is_broken || check(g, MPI_Ibcast((char *)bytes + at, (int)n, MPI_BYTE, 0, g->comm, &request)) ||
-            finish(g, &request))
+        pthread_mutex_lock(&g->lock);
+        int bad = g->is_broken || check(g, MPI_Ibcast((char *)bytes + at, (int)n, MPI_BYTE, 0, g->comm, &request));
+        pthread_mutex_unlock(&g->lock);
+        if (bad || finish(g, &request))
             return -1;
     }
     return 0;
@@ -410,45 +470,51 @@ static int all_gather_mpi(struct mo_group *g, const void *mine, size_t n_bytes, 
     MPI_Request request;
     if (n_bytes > INT_MAX)
         return broken(g, "more than 2 GiB to be gathered from each rank");
-    if (g->is_broken || check(g, MPI_Iallgather(mine, (int)n_bytes, MPI_BYTE, all, (int)n_bytes, MPI_BYTE, g->comm,
-                                                &request)))
-        return -1;
-    return finish(g, &request);
+    pthread_mutex_lock(&g->lock);
+    int bad = g->is_broken || check(g, MPI_Iallgather(mine, (int)n_bytes, MPI_BYTE, all, (int)n_bytes, MPI_BYTE, g->comm,
+                                                      &request));
+    pthread_mutex_unlock(&g->lock);
+    return bad ? -1 : finish(g, &request);
 }
 
 static int barrier_mpi(struct mo_group *g)
 {
     MPI_Request request;
-    if (g->is_broken || check(g, MPI_Ibarrier(g->comm, &request)))
-        return -1;
-    return finish(g, &request);
+    pthread_mutex_lock(&g->lock);
+    int bad = g->is_broken || check(g, MPI_Ibarrier(g->comm, &request));
+    pthread_mutex_unlock(&g->lock);
+    return bad ? -1 : finish(g, &request);
 }
 
 static int part_mpi(struct mo_group *g, int word, double patience_s, int *all)
 {
     MPI_Request request;
-    double begin = now(), stopping = 0;
-    if (MPI_Iallgather(&word, 1, MPI_INT, all, 1, MPI_INT, g->last, &request) != MPI_SUCCESS)
-        return -1;
-    for (int is_there = 0;;) {
-        if (MPI_Test(&request, &is_there, MPI_STATUS_IGNORE) != MPI_SUCCESS)
-            return -1;
-        if (is_there)
+    double since = now(), stopping = 0;
+    pthread_mutex_lock(&g->lock);
+    bool ok = MPI_Iallgather(&word, 1, MPI_INT, all, 1, MPI_INT, g->last, &request) == MPI_SUCCESS;
+    pthread_mutex_unlock(&g->lock);
+    for (int is_there = 0; ok;) {
+        pthread_mutex_lock(&g->lock);
+        ok = MPI_Test(&request, &is_there, MPI_STATUS_IGNORE) == MPI_SUCCESS;
+        pthread_mutex_unlock(&g->lock);
+        if (ok && is_there)
             return 0;
         double t = now();
         bool is_stopped = g->stop && g->stop(g->stop_user);
         stopping = is_stopped && stopping <= 0 ? t : stopping;
-        if (t - begin > patience_s || (patience_s > 1e9 && stopping > 0 && t - stopping > STOP_S))
+        if (t - since > patience_s || (patience_s > 1e9 && stopping > 0 && t - stopping > STOP_S))
             return -1;
-        if (t - begin > SPIN_S)
+        if (t - since > SPIN_S)
             nanosleep(&(struct timespec){ .tv_nsec = 100000 }, NULL);
         else
             sched_yield();
     }
+    return -1;
 }
 
 static void abort_mpi(struct mo_group *g, int code)
 {
+    pthread_mutex_lock(&g->lock);
     MPI_Abort(g->comm, code);
     _Exit(code);
 }
@@ -483,6 +549,14 @@ static void close_mpi(struct mo_group *g)
 {
     if (!g)
         return;
+    pthread_mutex_lock(&g->lock);
+    g->is_closing = true;
+    pthread_cond_signal(&g->work);
+    pthread_mutex_unlock(&g->lock);
+    if (g->has_helper)
+        pthread_join(g->helper, NULL);
+    pthread_cond_destroy(&g->work);
+    pthread_mutex_destroy(&g->lock);
     for (int i = 0; i < MAX_JOBS; i++) {
         free(g->jobs[i].inbox);
         free(g->jobs[i].outbox);
@@ -499,7 +573,7 @@ static void close_mpi(struct mo_group *g)
 static struct mo_group *open_mpi(char *why, size_t why_bytes)
 {
     struct mo_group *g = calloc(1, sizeof *g);
-    int is_there = 0, level;
+    int is_there = 0, level = MPI_THREAD_SINGLE;
     if (!g) {
         snprintf(why, why_bytes, "out of memory");
         return NULL;
@@ -507,7 +581,7 @@ static struct mo_group *open_mpi(char *why, size_t why_bytes)
     bool ok = MPI_Initialized(&is_there) == MPI_SUCCESS;
     g->owns_mpi = !is_there;
     if (ok && !is_there)
-        ok = MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level) == MPI_SUCCESS;
+        ok = MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &level) == MPI_SUCCESS;
     ok = ok && MPI_Comm_dup(MPI_COMM_WORLD, &g->comm) == MPI_SUCCESS &&
          MPI_Comm_dup(MPI_COMM_WORLD, &g->last) == MPI_SUCCESS &&
          MPI_Comm_set_errhandler(g->comm, MPI_ERRORS_RETURN) == MPI_SUCCESS &&
@@ -519,6 +593,9 @@ static struct mo_group *open_mpi(char *why, size_t why_bytes)
     }
     for (g->n_pairs = 1; g->n_pairs * 2 <= g->size; g->n_levels++)
         g->n_pairs *= 2;
+    pthread_mutex_init(&g->lock, NULL);
+    pthread_cond_init(&g->work, NULL);
+    g->has_helper = level >= MPI_THREAD_SERIALIZED && g->size > 1 && !pthread_create(&g->helper, NULL, help, g);
     snprintf(g->name, sizeof g->name, "mpi, %d rank%s", g->size, g->size == 1 ? "" : "s");
     return g;
 }
