@@ -11,7 +11,7 @@
  * so ranks 2k and 2k + 1 of a group of 2n have the sum that rank k of a group of n has when it adds the same two parts
  * itself. All ranks get the same bits.
  *
- * A sum is started and then makes progress only while start, poll or wait run: there is no thread behind it. All ranks
+ * A sum that was started goes on while start, poll or wait run; between them only where a row says so. All ranks
  * start the same sums in the same order; several may be under way, and any of them be waited for.
  *
  * Calls return 0, or -1 when a rank is gone or the caller's `stop` asked to give up: the group is then of no use, and
