@@ -399,16 +399,24 @@ static bool stage_new(const struct mo_dnn_conv *conv, struct stage *s, enum kind
     return stage_reorder(conv, s, kind == GRAD_WEIGHT) && stage_memory(conv, s);
 }
 
-/* The library's own fall-back (2.6) adds a tensor wrongly: it gets a plain convolution then. */
+/* What the library (2.6) adds wrongly: a tensor whose pictures are one pixel wide, behind a convolution in groups. It takes
+ * that for a number for each channel, and reads past the first sixteen of them. */
+static bool adds_wrongly(const struct mo_conv_desc *d)
+{
+    return d->adds_residual && d->groups > 1 && d->out[1] * d->out[2] == 1;
+}
+
+/* The library's own fall-back (2.6) adds a tensor wrongly, too: both get a plain convolution then. */
 static bool forward_new(struct mo_dnn_conv *conv)
 {
     struct stage *s = &conv->forward;
+    conv->own_epilogue = adds_wrongly(&conv->d);
     if (!stage_new(conv, s, FORWARD))
         return false;
     bool is_by_gemm = false;
     for (int i = 0; i < s->n_prims; i++)
         is_by_gemm |= s->prims[i].is_by_gemm;
-    if (!conv->d.adds_residual || !is_by_gemm)
+    if (!conv->d.adds_residual || !is_by_gemm || conv->own_epilogue)
         return true;
     stage_release(conv->lib, s);
     conv->own_epilogue = true;

@@ -146,6 +146,11 @@ static void conv_of(struct bench *b, struct mo_conv_desc d)
 {
     d.has_bias = pick(b, 0, 1);
     d.adds_residual = pick(b, 0, 1);
+    if (pick(b, 0, 7) == 0)             /* depthwise on one pixel, as behind the last stride of a small picture */
+        d = (struct mo_conv_desc){ .n_spatial = 2, .batch = 1, .in_channels = 48, .out_channels = 48, .groups = 48,
+                                   .in = { 1, 1, 1 }, .out = { 1, 1, 1 }, .kernel = { 3, 3, 1 }, .stride = { 1, 1, 1 },
+                                   .dilation = { 1, 1, 1 }, .pad_begin = { 1, 1, 0 }, .pad_end = { 1, 1, 0 },
+                                   .adds_residual = true };
     d.act = (enum mo_act)pick(b, 0, MO_ACT_HARD_SWISH);
     d.act_lo = -0.5f;
     d.act_hi = 1.5f;
