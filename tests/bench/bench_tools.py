@@ -82,7 +82,7 @@ def tools(bench):
         print(f"  mopt's forward passes over the samples alone: {forward:.3f} s; quantizing takes "
               f"{statistics.median(seconds) / forward:.2f} times that")
         rows[-2]["forward_seconds"] = round(forward, 4)
-    a, b, c, d = in_turn([mopt, "prune", net, "--amount", 0.9, "--no-evaluate", "--measure", 0, "-q", "-f", "-o", out],
+    a, b, c, d = in_turn([mopt, "prune", net, "--amount", 0.9, "--measure", 0, "-q", "-f", "-o", out],
                          [python, "-c", PRUNE, net, out])
     add("global pruning of 11 M weights, file to file; torch", "s", a, b)
     add("  peak memory", "MB", c, d, 1e-6)
@@ -95,7 +95,7 @@ def tools(bench):
     add("start, load ResNet-18 and run 32 thrice; ONNX Runtime", "s", a, b)
     add("  peak memory", "MB", c, d, 1e-6)
     save = "import sys, onnx; onnx.save(onnx.load(sys.argv[1]), sys.argv[2])"
-    a, b, c, d = in_turn([mopt, "simplify", net, "--no-evaluate", "--measure", 0, "-q", "-f", "-o", out],
+    a, b, c, d = in_turn([mopt, "simplify", net, "--measure", 0, "-q", "-f", "-o", out],
                          [python, "-c", save, net, out])
     add("load, simplify and save 45 MB; onnx.load and onnx.save", "s", a, b)
     add("  peak memory", "MB", c, d, 1e-6)
