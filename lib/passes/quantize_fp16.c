@@ -43,13 +43,13 @@ static bool is_float_input(const struct mo_node *n, uint32_t k)
     return (mo_node_is(n, "Resize") && (k == 1 || k == 2)) || (mo_node_is(n, "Upsample") && k == 1);
 }
 
-/* A variance that half precision holds no more (below 2^-14) would turn a BatchNormalization into nonsense. */
-static bool has_tiny_variance(const struct mo_graph *g, const struct mo_node *n)
+/* A variance that half precision does not hold (below 2^-14, above 65504) would turn a BatchNormalization into nonsense. */
+static bool has_odd_variance(const struct mo_graph *g, const struct mo_node *n)
 {
     const struct mo_value *v = mo_node_is(n, "BatchNormalization") ? mo_in(g, n, 4) : NULL;
     const float *var = v && v->dtype == MO_F32 ? v->data : NULL;
     for (int64_t i = 0, n_var = var ? mo_value_elems(v) : 0; i < n_var; i++)
-        if (var[i] < 0x1p-14f)
+        if (var[i] < 0x1p-14f || var[i] > 65504)
             return true;
     return false;
 }
@@ -94,13 +94,13 @@ static enum mopt_status decide(struct fp16 *f, const enum mo_quant_wish *wish)
         const struct mo_node *n = &g->nodes[i];
         if (!touches_float(f, n) || mo_node_is(n, "Constant"))
             continue;
-        bool is_tiny = has_tiny_variance(g, n);
-        f->is_half[i] = wish[i] != MO_WISH_NO && !is_tiny && can_be_half(g, n);
+        bool is_odd = has_odd_variance(g, n);
+        f->is_half[i] = wish[i] != MO_WISH_NO && !is_odd && can_be_half(g, n);
         if (!wish[i])
             MO_TRY(mo_audit(f->job, mo_quant_name(g, n), "float", "not selected", NULL));
         else if (!f->is_half[i])
             MO_TRY(mo_audit(f->job, mo_quant_name(g, n), "float",
-                            is_tiny ? "its variance is below the range of half precision"
+                            is_odd ? "its variance is beyond the range of half precision"
                                     : "no half precision for this operator", NULL));
     }
     for (mo_node_id i = 0; i < g->n_nodes; i++) {
