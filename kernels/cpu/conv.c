@@ -41,13 +41,15 @@ struct mo_conv *mo_cpu_conv_new(struct mo_device *dev, const struct mo_conv_desc
     struct mo_conv_desc wide = *desc;
     wide.is_bf16 = wide.constant_weights = false;      /* these are rounded in every call */
     set_sizes(c, desc);
-    c->tile = mo_tile_conv_new(dev, desc);
-    if (!c->tile && dev->isa > MO_ISA_C)
+    /* What takes no scratch gets no substitute that does: the caller has asked packs_products. */
+    bool is_tile = mo_tile_conv_takes(dev, desc);
+    c->tile = is_tile ? mo_tile_conv_new(dev, desc) : NULL;
+    if (!is_tile && dev->isa > MO_ISA_C)
         c->dnn = mo_dnn_conv_new(dev, desc);
     c->is_wide = desc->is_bf16 && !c->dnn;      /* else `wide` counts for nothing */
     if (c->is_wide && dev->isa > MO_ISA_C)
         c->dnn = mo_dnn_conv_new(dev, &wide);
-    if (!c->tile && !c->dnn)
+    if (!is_tile && !c->dnn)
         c->plain = mo_ref_conv_new(dev, c->is_wide ? &wide : desc);
     if (!c->tile && !c->dnn && !c->plain) {
         free(c);

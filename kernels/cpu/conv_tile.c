@@ -20,10 +20,10 @@ struct mo_tile_conv {
     float *packed;
 };
 
-static bool can(const struct mo_conv_desc *d)
+bool mo_tile_conv_takes(const struct mo_device *dev, const struct mo_conv_desc *d)
 {
     bool is_simple = d->act == MO_ACT_NONE || d->act == MO_ACT_RELU || d->act == MO_ACT_CLIP;
-    return is_simple && d->n_spatial == 1 && d->kernel[0] == 1 && d->stride[0] == 1 && !d->pad_begin[0] && !d->pad_end[0] &&
+    return mo_sgemm_loops(dev->isa) && is_simple && d->n_spatial == 1 && d->kernel[0] == 1 && d->stride[0] == 1 && !d->pad_begin[0] && !d->pad_end[0] &&
            d->groups == 1 && d->constant_weights && !d->is_bf16 && !d->needs_grad_input && !d->needs_grad_weight && d->batch > 0 &&
            d->in[0] > 0 && d->in_channels > 0 && d->out_channels > 0;
 }
@@ -43,7 +43,7 @@ static void cut(struct mo_tile_conv *c)
 struct mo_tile_conv *mo_tile_conv_new(struct mo_device *dev, const struct mo_conv_desc *d)
 {
     const struct mo_sgemm_loops *loops = mo_sgemm_loops(dev->isa);
-    struct mo_tile_conv *c = loops && can(d) ? malloc(sizeof *c) : NULL;
+    struct mo_tile_conv *c = malloc(sizeof *c);
     if (!c)
         return NULL;
     *c = (struct mo_tile_conv){ .loops = loops, .m = d->batch * d->in[0], .n = d->out_channels, .k = d->in_channels,

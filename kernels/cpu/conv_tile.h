@@ -7,7 +7,9 @@
 
 struct mo_tile_conv;
 
-/* NULL for any other convolution, on the plain C tier, or when memory ends. */
+/* Not any other convolution, and nothing on the plain C tier. */
+bool mo_tile_conv_takes(const struct mo_device *dev, const struct mo_conv_desc *desc);
+/* For what it takes. NULL when memory ends. */
 struct mo_tile_conv *mo_tile_conv_new(struct mo_device *dev, const struct mo_conv_desc *desc);
 void mo_tile_conv_free(struct mo_tile_conv *conv);
 void mo_tile_conv_pack(struct mo_tile_conv *conv, const float *w);
