@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <time.h>
 
 #if defined(__x86_64__) || defined(__i386__)
 #define relax() __builtin_ia32_pause()
@@ -18,9 +19,10 @@
 #define relax() __asm__ volatile("" ::: "memory")
 #endif
 
-/* About 20 microseconds: longer than the gap between two kernels of a step,
- * short enough not to take the core from a neighbour. */
-#define N_SPINS 1000
+/* Longer than the gap between two kernels of a step, and than waking a thread takes; short enough not to take the core
+ * from a neighbour. By the clock: a pause is 10 ns on one processor and 50 on another. */
+#define SPIN_NS 100000
+#define SPINS_A_LOOK 64
 
 struct mo_team {
     _Alignas(64) _Atomic uint64_t ticket;
@@ -59,14 +61,42 @@ static bool has_work(struct mo_team *team)
     return (uint32_t)atomic_load(&team->ticket) || atomic_load(&team->is_ending);
 }
 
+static bool is_done(struct mo_team *team)
+{
+    return atomic_load(&team->n_done) == team->n_slices;
+}
+
+static int64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * (int64_t)1000000000 + t.tv_nsec;
+}
+
+/* False: it took too long. */
+static bool spin(struct mo_team *team, bool (*is_over)(struct mo_team *))
+{
+    int64_t end = 0;
+    for (;;) {
+        for (int i = 0; i < SPINS_A_LOOK; i++) {
+            if (is_over(team))
+                return true;
+            relax();
+        }
+        int64_t now = now_ns();
+        if (!end)
+            end = now + SPIN_NS;
+        else if (now > end)
+            return false;
+    }
+}
+
 static void *worker_main(void *arg)
 {
     struct mo_team *team = arg;
     while (!atomic_load(&team->is_ending)) {
         work_on(team);
-        for (int i = 0; i < N_SPINS && !has_work(team); i++)
-            relax();
-        if (has_work(team))
+        if (spin(team, has_work))
             continue;
         pthread_mutex_lock(&team->lock);
         atomic_fetch_add(&team->n_sleeping, 1);
@@ -87,16 +117,13 @@ static void wake_all(struct mo_team *team)
     pthread_mutex_unlock(&team->lock);
 }
 
-static void wait_done(struct mo_team *team, int n_slices)
+static void wait_done(struct mo_team *team)
 {
-    for (int i = 0; i < N_SPINS; i++) {
-        if (atomic_load(&team->n_done) == n_slices)
-            return;
-        relax();
-    }
+    if (spin(team, is_done))
+        return;
     pthread_mutex_lock(&team->lock);
     atomic_store(&team->is_caller_waiting, true);
-    while (atomic_load(&team->n_done) != n_slices)
+    while (!is_done(team))
         pthread_cond_wait(&team->done, &team->lock);
     atomic_store(&team->is_caller_waiting, false);
     pthread_mutex_unlock(&team->lock);
@@ -117,7 +144,7 @@ void mo_team_run(struct mo_team *team, int n_slices, mo_team_fn *fn, void *arg)
     atomic_store(&team->ticket, job << 32 | (uint32_t)n_slices);
     wake_all(team);
     work_on(team);
-    wait_done(team, n_slices);
+    wait_done(team);
 }
 
 struct mo_team *mo_team_new(int n_threads)
