@@ -1,36 +1,11 @@
 /* gemm16_amx.c - gemm16.h on AMX: two tiles of rows by two of columns. */
 #if defined(__x86_64__)
-#include <immintrin.h>
-
+#include "kernels/cpu/amx.h"
 #include "kernels/cpu/gemm16.h"
-
-/* tile registers; the intrinsics want literals */
-#define C00 0
-#define C01 1
-#define C10 2
-#define C11 3
-#define A0 4
-#define A1 5
-#define B0 6
-#define B1 7
-
-/* GCC's tile intrinsics do not say that they read memory: what they read must have been written. */
-#define IN_MEMORY(p) __asm__ volatile("" : : "r"(p) : "memory")
 
 static void begin(void)
 {
-    struct { uint8_t palette, start_row, reserved[14]; uint16_t row_bytes[16]; uint8_t rows[16]; } c = { .palette = 1 };
-    for (int i = 0; i < 8; i++) {
-        c.rows[i] = 16;
-        c.row_bytes[i] = 64;
-    }
-    IN_MEMORY(&c);
-    _tile_loadconfig(&c);
-}
-
-static void end(void)
-{
-    _tile_release();
+    mo_amx_begin(16);
 }
 
 /* Both flags are constants where this is inlined. */
@@ -39,13 +14,7 @@ static inline __attribute__((always_inline)) void multiply(const bool two_rows, 
 {
     const uint16_t *a = p->a, *b = p->b, *a1 = a + p->a_step, *b1 = b + p->b_step;
     IN_MEMORY(p);
-    _tile_zero(C00);
-    if (two_columns)
-        _tile_zero(C01);
-    if (two_rows)
-        _tile_zero(C10);
-    if (two_rows && two_columns)
-        _tile_zero(C11);
+    MO_AMX_ZERO(two_rows, two_columns);
     for (int64_t k = 0; k < p->n_tiles * MO_TILE16_ELEMS; k += MO_TILE16_ELEMS) {
         _tile_loadd(A0, a + k, 64);
         _tile_loadd(B0, b + k, 64);
@@ -209,6 +178,6 @@ static void finish(const struct mo_finish16 *f)
 }
 
 const struct mo_gemm16_loops mo_gemm16_amx = {
-    .begin = begin, .end = end, .pack = pack, .product = product, .finish = finish,
+    .begin = begin, .end = mo_amx_end, .pack = pack, .product = product, .finish = finish,
 };
 #endif

@@ -263,30 +263,34 @@ bool mo_node_set_text(struct mo_graph *g, mo_node_id n, const char *name, const 
     return true;
 }
 
+static struct mo_attr *set_list(struct mo_graph *g, mo_node_id n, const char *name, enum mo_attr_kind kind, const void *values,
+                                size_t count, size_t each, void **copy)
+{
+    *copy = mo_arena_new(g->arena, MO_MAX(count, (size_t)1), each);
+    if (*copy && count)
+        memcpy(*copy, values, count * each);
+    struct mo_attr *a = *copy ? fresh_attr(g, &g->nodes[n], name, kind) : NULL;
+    if (a)
+        a->n = count;
+    return a;
+}
+
 bool mo_node_set_floats(struct mo_graph *g, mo_node_id n, const char *name, const float *values, size_t count)
 {
-    float *copy = mo_arena_new(g->arena, MO_MAX(count, (size_t)1), sizeof *copy);
-    if (copy && count)
-        memcpy(copy, values, count * sizeof *copy);
-    struct mo_attr *a = copy ? fresh_attr(g, &g->nodes[n], name, MO_ATTR_FLOATS) : NULL;
-    if (!a)
-        return false;
-    a->floats = copy;
-    a->n = count;
-    return true;
+    void *copy;
+    struct mo_attr *a = set_list(g, n, name, MO_ATTR_FLOATS, values, count, sizeof *values, &copy);
+    if (a)
+        a->floats = copy;
+    return a;
 }
 
 bool mo_node_set_ints(struct mo_graph *g, mo_node_id n, const char *name, const int64_t *values, size_t count)
 {
-    int64_t *copy = mo_arena_new(g->arena, MO_MAX(count, (size_t)1), sizeof *copy);
-    if (copy && count)
-        memcpy(copy, values, count * sizeof *copy);
-    struct mo_attr *a = copy ? fresh_attr(g, &g->nodes[n], name, MO_ATTR_INTS) : NULL;
-    if (!a)
-        return false;
-    a->ints = copy;
-    a->n = count;
-    return true;
+    void *copy;
+    struct mo_attr *a = set_list(g, n, name, MO_ATTR_INTS, values, count, sizeof *values, &copy);
+    if (a)
+        a->ints = copy;
+    return a;
 }
 
 void mo_node_drop_attr(struct mo_graph *g, mo_node_id id, const char *name)

@@ -101,4 +101,17 @@ static inline const struct mo_backend *emulated_backend(bool in_reverse)
     return mo_backend_find("cuda");
 }
 
+/* The CUDA backend where a device opens; NULL: there is none, and it said why. */
+static inline const struct mo_backend *cuda_backend(void)
+{
+    char why[200] = "";
+    const struct mo_backend *be = mo_backend_find("cuda");
+    struct mo_device *dev = be->open(0, 1, why, sizeof why);
+    if (dev)
+        be->close(dev);
+    else
+        ck_assert_uint_gt(strlen(why), 10);
+    return dev ? be : NULL;
+}
+
 #endif
