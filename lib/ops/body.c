@@ -208,6 +208,20 @@ enum mopt_status mo_hold(struct mopt_ctx *ctx, struct mo_held *h, const void *da
     return MOPT_OK;
 }
 
+enum mopt_status mo_body_give_held(struct mo_body *b, const struct mo_held *held, uint32_t n)
+{
+    struct mo_run *r = b->outer;
+    for (uint32_t k = 0; k < n && k < b->node->n_out; k++) {
+        if (b->node->out[k] == MO_NONE)
+            continue;
+        void *to = mo_run_make_out(r, b->node, k, held[k].dtype, &held[k].shape);
+        if (!to)
+            return r->ctx->status;
+        memcpy(to, held[k].data, held[k].bytes);
+    }
+    return MOPT_OK;
+}
+
 /* One more of equal tensors, in a list. */
 enum mopt_status mo_collect(struct mopt_ctx *ctx, struct mo_collected *c, const void *data, const struct mo_value *v)
 {

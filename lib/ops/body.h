@@ -40,6 +40,8 @@ MOPT_MUST_CHECK enum mopt_status mo_body_infer(struct mopt_ctx *ctx, struct mo_g
 struct mo_held { void *data; size_t bytes; enum mo_dtype dtype; struct mo_shape shape; };
 MOPT_MUST_CHECK enum mopt_status mo_hold(struct mopt_ctx *ctx, struct mo_held *h, const void *data, enum mo_dtype dtype,
                                          const struct mo_shape *shape);
+/* The node's first n outputs are what is held after the last turn. */
+MOPT_MUST_CHECK enum mopt_status mo_body_give_held(struct mo_body *b, const struct mo_held *held, uint32_t n);
 
 /* Equal tensors, in a list. */
 struct mo_collected { struct mo_held of; int64_t count; size_t room; };

@@ -128,14 +128,7 @@ static enum mopt_status loop_run(struct loop *l)
     l->start_bytes = held_bytes(l);
     l->may_repeat = !l->body.graph.values[l->body.graph.inputs[0]].n_uses && !is_random(&l->body.graph);
     MO_TRY(loop_turns(l, most, mo_in(r->graph, n, 0)));
-    for (uint32_t k = 0; k < l->n_held && k < n->n_out; k++) {
-        if (n->out[k] == MO_NONE)
-            continue;
-        void *to = mo_run_make_out(r, n, k, l->held[k].dtype, &l->held[k].shape);
-        if (!to)
-            return r->ctx->status;
-        memcpy(to, l->held[k].data, l->held[k].bytes);
-    }
+    MO_TRY(mo_body_give_held(&l->body, l->held, l->n_held));
     for (uint32_t k = 0; k < l->n_collected; k++) {
         const struct mo_graph *body = &l->body.graph;
         MO_TRY(mo_body_stack(&l->body, l->n_held + k, &l->collected[k], &body->values[body->outputs[1 + l->n_held + k]], 0, false));

@@ -111,14 +111,7 @@ static enum mopt_status scan_run(struct scan *s)
     MO_TRY(mo_axis(r->ctx, entry(n, "scan_input_axes", 0), first.shape.rank, &axis));
     s->n_turns = first.shape.dim[axis];
     MO_TRY(scan_sample(s));
-    for (uint32_t k = 0; k < s->n_held && k < n->n_out; k++) {
-        if (n->out[k] == MO_NONE)
-            continue;
-        void *to = mo_run_make_out(r, n, k, s->held[k].dtype, &s->held[k].shape);
-        if (!to)
-            return r->ctx->status;
-        memcpy(to, s->held[k].data, s->held[k].bytes);
-    }
+    MO_TRY(mo_body_give_held(&s->body, s->held, s->n_held));
     for (uint32_t k = 0; k < s->n_collected; k++) {
         const struct mo_value *element = &s->body.graph.values[s->body.graph.outputs[s->n_held + k]];
         MO_TRY(mo_body_stack(&s->body, s->n_held + k, &s->collected[k], element, (int)entry(n, "scan_output_axes", k),
