@@ -115,6 +115,7 @@ $(B)/lib/passes/quantize_weights.o $(B)/lib/passes/quantize_fp16.o: CFLAGS += $(
 # Kernels for one instruction set live in files named for it.
 $(B)/%_avx2.o: CFLAGS += -mavx2 -mfma -ffp-contract=fast -O3
 $(B)/%_avx512.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mprefer-vector-width=512 -ffp-contract=fast -O3
+$(B)/%_vbmi.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vbmi -O3
 $(B)/%_vnni.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -ffp-contract=fast -O3
 $(B)/%_amx.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 -mamx-tile -mamx-int8 -mamx-bf16 -O3
 

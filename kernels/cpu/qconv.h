@@ -77,8 +77,11 @@ struct mo_qloops {
                    const uint8_t *b, uint8_t *y);
     /* y = bytes of x / scale, rounded half to even, + zero, held to low .. low + 255 */
     void (*quantize)(int64_t n, const float *x, float scale, int32_t zero, int32_t low, uint8_t *y);
+    /* y = table[x] */
+    void (*lookup)(int64_t n, const uint8_t *table, const uint8_t *x, uint8_t *y);
 };
 extern const struct mo_qloops mo_qloops_avx2, mo_qloops_avx512, mo_qloops_vnni;
 extern const struct mo_qproduct mo_qproduct_amx;
+void mo_qlookup_vbmi(int64_t n, const uint8_t *table, const uint8_t *x, uint8_t *y);
 
 #endif

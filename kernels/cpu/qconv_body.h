@@ -21,6 +21,7 @@ typedef __m512 real;
 #define LOAD(p) _mm512_loadu_si512(p)
 #define STORE(p, v) _mm512_storeu_si512(p, v)
 #define AND(a, b) _mm512_and_si512(a, b)
+#define OR(a, b) _mm512_or_si512(a, b)
 #else
 #define LANES 8
 #define MAX_ROWS 4
@@ -30,6 +31,7 @@ typedef __m256 real;
 #define LOAD(p) _mm256_loadu_si256((const __m256i *)(p))
 #define STORE(p, v) _mm256_storeu_si256((__m256i *)(p), v)
 #define AND(a, b) _mm256_and_si256(a, b)
+#define OR(a, b) _mm256_or_si256(a, b)
 #endif
 #define PER_PANEL (MO_QPANEL / LANES)
 
@@ -164,12 +166,10 @@ INLINE whole rounded(const struct mo_qfinish *f, real v)
     return V(add_epi32)(V(cvtps_epi32)(v), V(set1_epi32)(f->zero));
 }
 
+#if LANES == 8
 /* The low bytes of the lanes. */
 INLINE void store_bytes(uint8_t *y, whole v, int n)
 {
-#if LANES == 16
-    _mm512_mask_cvtepi32_storeu_epi8(y, (__mmask16)(n >= 16 ? 0xffff : (1u << n) - 1), v);
-#else
     __m256i low = AND(v, _mm256_set1_epi32(255));
     __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
     __m128i bytes = _mm_packus_epi16(words, words);
@@ -180,8 +180,8 @@ INLINE void store_bytes(uint8_t *y, whole v, int n)
     uint8_t part[16];
     _mm_storeu_si128((__m128i *)part, bytes);
     memcpy(y, part, (size_t)n);
-#endif
 }
+#endif
 
 INLINE void store_words(void *y, whole v, int n)
 {
@@ -194,7 +194,7 @@ INLINE void store_words(void *y, whole v, int n)
     memcpy(y, part, (size_t)n * sizeof *part);
 }
 
-static void finish(const struct mo_qfinish *f, const int32_t *c, int rows, int64_t first, int n, void *y, int64_t y_stride)
+static void finish_words(const struct mo_qfinish *f, const int32_t *c, int rows, int64_t first, int n, void *y, int64_t y_stride)
 {
     for (int r = 0; r < rows; r++, c += MO_QTILE_WIDTH)
         for (int v = 0; v < n; v += LANES) {
@@ -202,11 +202,121 @@ static void finish(const struct mo_qfinish *f, const int32_t *c, int rows, int64
             int64_t to = r * y_stride + v;
             if (f->y_dtype == 6)
                 store_words((int32_t *)y + to, V(add_epi32)(s, LOAD(f->bias + first + v)), n - v);
-            else if (f->y_dtype == 1)
-                store_words((float *)y + to, (whole)scaled(f, s, first + v), n - v);
             else
-                store_bytes((uint8_t *)y + to, rounded(f, scaled(f, s, first + v)), n - v);
+                store_words((float *)y + to, (whole)scaled(f, s, first + v), n - v);
         }
+}
+
+#if LANES == 16
+/* Four vectors of sums to bytes: what is too large for 32 bits is caught before it is rounded, the rest saturates while
+ * it is packed; a NaN becomes the lowest value. The bytes of vector k are the k-th 16 of the result. */
+struct ends {
+    __m512 high;
+    __m512i zero, low, order;
+    bool is_signed;
+};
+
+INLINE struct ends ends_of(const struct mo_qfinish *f)
+{
+    return (struct ends){
+        .high = _mm512_set1_ps(f->high), .zero = _mm512_set1_epi16((short)f->zero),
+        .low = _mm512_set1_epi8((char)((int32_t)f->low + f->zero)), .is_signed = f->y_dtype == 3,
+        .order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0),
+    };
+}
+
+struct column {
+    __m512i bias;
+    __m512 factor, offset;
+};
+
+INLINE struct column column_of(const struct mo_qfinish *f, int64_t at)
+{
+    return (struct column){ LOAD(f->bias + at), _mm512_loadu_ps(f->factor + at), _mm512_loadu_ps(f->offset + at) };
+}
+
+INLINE __m512i nearest(const struct ends *e, const struct column *k, const int32_t *c)
+{
+    __m512 v = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(LOAD(c), k->bias)), k->factor, k->offset);
+    return _mm512_cvtps_epi32(_mm512_min_ps(e->high, v));
+}
+
+INLINE __m512i packed(const struct ends *e, __m512i a, __m512i b, __m512i c, __m512i d)
+{
+    __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(a, b), e->zero), high = _mm512_adds_epi16(_mm512_packs_epi32(c, d), e->zero);
+    __m512i bytes = e->is_signed ? _mm512_max_epi8(_mm512_packs_epi16(low, high), e->low)
+                                 : _mm512_max_epu8(_mm512_packus_epi16(low, high), e->low);
+    return _mm512_permutexvar_epi32(e->order, bytes);
+}
+
+/* Two rows of 32 channels at a time. */
+INLINE void finish_pairs(const struct mo_qfinish *f, const int32_t *c, int rows, int64_t first, int n, uint8_t *y,
+                         int64_t y_stride)
+{
+    const struct ends e = ends_of(f);
+    const struct column k0 = column_of(f, first), k1 = column_of(f, first + 16);
+    const __mmask32 some = n >= 32 ? ~(__mmask32)0 : ((__mmask32)1 << n) - 1;
+    int r = 0;
+    for (; r + 1 < rows; r += 2, c += 2 * MO_QTILE_WIDTH, y += 2 * y_stride) {
+        const int32_t *next = c + MO_QTILE_WIDTH;
+        __m512i v = packed(&e, nearest(&e, &k0, c), nearest(&e, &k1, c + 16), nearest(&e, &k0, next), nearest(&e, &k1, next + 16));
+        _mm256_mask_storeu_epi8(y, some, _mm512_castsi512_si256(v));
+        _mm256_mask_storeu_epi8(y + y_stride, some, _mm512_extracti64x4_epi64(v, 1));
+    }
+    if (r < rows) {
+        __m512i zero = _mm512_setzero_si512();
+        _mm256_mask_storeu_epi8(y, some, _mm512_castsi512_si256(packed(&e, nearest(&e, &k0, c), nearest(&e, &k1, c + 16), zero,
+                                                                        zero)));
+    }
+}
+
+/* Four rows of 16 channels at a time. */
+INLINE void finish_fours(const struct mo_qfinish *f, const int32_t *c, int rows, int64_t first, int n, uint8_t *y,
+                         int64_t y_stride)
+{
+    const struct ends e = ends_of(f);
+    const struct column k = column_of(f, first);
+    const __mmask16 some = (__mmask16)(n >= 16 ? 0xffff : (1u << n) - 1);
+    for (int r = 0; r < rows; r += 4, c += 4 * MO_QTILE_WIDTH, y += 4 * y_stride) {
+        __m512i v[4];
+        int left = rows - r;
+        for (int i = 0; i < 4; i++)
+            v[i] = i < left ? nearest(&e, &k, c + i * MO_QTILE_WIDTH) : _mm512_setzero_si512();
+        __m512i bytes = packed(&e, v[0], v[1], v[2], v[3]);
+        _mm_mask_storeu_epi8(y, some, _mm512_castsi512_si128(bytes));
+        if (left > 1)
+            _mm_mask_storeu_epi8(y + y_stride, some, _mm512_extracti32x4_epi32(bytes, 1));
+        if (left > 2)
+            _mm_mask_storeu_epi8(y + 2 * y_stride, some, _mm512_extracti32x4_epi32(bytes, 2));
+        if (left > 3)
+            _mm_mask_storeu_epi8(y + 3 * y_stride, some, _mm512_extracti32x4_epi32(bytes, 3));
+    }
+}
+
+static void finish_bytes(const struct mo_qfinish *f, const int32_t *c, int rows, int64_t first, int n, uint8_t *y,
+                         int64_t y_stride)
+{
+    for (; n > 16; n -= 32, c += 32, first += 32, y += 32)
+        finish_pairs(f, c, rows, first, n, y, y_stride);
+    if (n > 0)
+        finish_fours(f, c, rows, first, n, y, y_stride);
+}
+#else
+static void finish_bytes(const struct mo_qfinish *f, const int32_t *c, int rows, int64_t first, int n, uint8_t *y,
+                         int64_t y_stride)
+{
+    for (int r = 0; r < rows; r++, c += MO_QTILE_WIDTH)
+        for (int v = 0; v < n; v += LANES)
+            store_bytes(y + r * y_stride + v, rounded(f, scaled(f, LOAD(c + v), first + v)), n - v);
+}
+#endif
+
+static void finish(const struct mo_qfinish *f, const int32_t *c, int rows, int64_t first, int n, void *y, int64_t y_stride)
+{
+    if (f->y_dtype == 1 || f->y_dtype == 6)
+        finish_words(f, c, rows, first, n, y, y_stride);
+    else
+        finish_bytes(f, c, rows, first, n, y, y_stride);
 }
 
 /* ---- each channel on its own ------------------------------------------------------------------ */
@@ -345,6 +455,27 @@ static void quantize(int64_t n, const float *restrict x, float scale, int32_t ze
         y[i] = to_byte(x[i] / scale, low, high, zero);
 }
 
+/* A shuffle looks up 16 entries and gives 0 where the index has its highest bit: for entries 16 i and up it is
+ * x - 16 i, to which a saturating 112 gives that bit unless it is below 16. */
+static void lookup(int64_t n, const uint8_t *table, const uint8_t *x, uint8_t *y)
+{
+    for (int64_t c = 0; c < n; c += BLOCK) {
+        int left = n - c < BLOCK ? (int)(n - c) : BLOCK;
+        whole v = load_channels(x + c, left), r = V(set1_epi8)(0);
+        for (int i = 0; i < 16; i++) {
+            __m128i part = _mm_loadu_si128((const __m128i *)(table + 16 * i));
+#if LANES == 16
+            whole entries = _mm512_broadcast_i32x4(part);
+#else
+            whole entries = _mm256_broadcastsi128_si256(part);
+#endif
+            whole index = V(adds_epu8)(V(sub_epi8)(v, V(set1_epi8)((char)(16 * i))), V(set1_epi8)(112));
+            r = OR(r, V(shuffle_epi8)(entries, index));
+        }
+        store_channels(y + c, r, left);
+    }
+}
+
 const struct mo_qloops QLOOPS = {
     .product = {
 #if LANES == 8
@@ -357,5 +488,5 @@ const struct mo_qloops QLOOPS = {
         .product = any_product,
     },
     .finish = finish, .depth_block = BLOCK, .depthwise = depthwise, .max = max_bytes,
-    .average = average, .binary = binary, .quantize = quantize,
+    .average = average, .binary = binary, .quantize = quantize, .lookup = lookup,
 };

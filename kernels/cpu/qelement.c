@@ -75,6 +75,34 @@ void mo_cpu_quantize(struct mo_device *dev, int dtype, int64_t outer, int64_t ch
     mo_split(dev, outer * inner, mo_split_grain(1), quantize_span, &w);
 }
 
+/* ---- any function of a byte --------------------------------------------------------------------- */
+
+struct lookup_work {
+    void (*lookup)(int64_t n, const uint8_t *table, const uint8_t *x, uint8_t *y);
+    const uint8_t *table, *x;
+    uint8_t *y;
+};
+
+static void lookup_span(void *arg, int64_t begin, int64_t end)
+{
+    const struct lookup_work *w = arg;
+    w->lookup(end - begin, w->table, w->x + begin, w->y + begin);
+}
+
+void mo_cpu_lookup(struct mo_device *dev, size_t n, const uint8_t *table, const uint8_t *x, uint8_t *y)
+{
+    if (!dev->qloops) {
+        mo_ref_lookup(dev, n, table, x, y);
+        return;
+    }
+    struct lookup_work w = { dev->qloops->lookup, table, x, y };
+#if defined(__x86_64__)
+    if (dev->isa >= MO_ISA_VNNI && __builtin_cpu_supports("avx512vbmi"))
+        w.lookup = mo_qlookup_vbmi;
+#endif
+    mo_split(dev, (int64_t)n, mo_split_grain(1) * 16, lookup_span, &w);
+}
+
 /* ---- pooling ------------------------------------------------------------------------------- */
 
 #define MAX_TAPS 1024

@@ -9,39 +9,23 @@
  *   DQ -> AveragePool, GlobalAveragePool -> Q                 sums of bytes
  *   DQ -> MaxPool, Reshape, Transpose ...                     the operator on bytes, and the DQ behind it
  *   DQ ... -> Concat -> Q                                     Concat of bytes, those with other scales by a table first
- *   DQ -> functions of one element -> Q                       a table of 256 bytes; nothing where both are the same
+ *   DQ -> functions of one element -> Q                       a table of 256 bytes (int8_function.c); nothing where both are
+ *                                                             the same
  *
  * A Relu or Clip in front of a Q is a limit of the bytes: rounding is monotone, so Q(clip(x)) is Q(x) held to Q of the
  * limits. QLinearConv and QLinearMatMul with constant weights become the same products. All else stays as it is. */
-#include "lib/run/int8.h"
+#include "lib/run/int8_private.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "lib/run/private.h"
-
-#define MAX_CHAIN 8         /* operators between a DQ and a Q */
-
-struct lowering {
-    struct mopt_ctx *ctx;
-    struct mo_graph *g;
-};
-
-/* Bytes with one scale and one zero point. */
-struct bytes {
-    mo_value_id value, scale_id, zero_id;
-    enum mo_dtype type;
-    float scale;
-    int32_t zero;
-};
-
-static enum mopt_status full(struct lowering *l)
+enum mopt_status mo_int8_full(struct mo_int8 *l)
 {
     return mo_no_memory(l->ctx, sizeof(struct mo_node), "lowering to 8 bits");
 }
 
-static bool is_byte(enum mo_dtype type)
+bool mo_int8_is_byte(enum mo_dtype type)
 {
     return type == MO_U8 || type == MO_I8;
 }
@@ -53,13 +37,13 @@ static int32_t lowest(enum mo_dtype type)
 
 /* ---- scales and zero points --------------------------------------------------------------- */
 
-static bool read_params(const struct mo_graph *g, mo_value_id scale, mo_value_id zero, enum mo_dtype type, struct bytes *b)
+static bool read_params(const struct mo_graph *g, mo_value_id scale, mo_value_id zero, enum mo_dtype type, struct mo_bytes *b)
 {
     double s, z = 0;
     if (scale == MO_NONE || g->values[scale].dtype != MO_F32 || !mo_value_scalar(&g->values[scale], &s) || !(s > 0) ||
-        !is_byte(type) || (zero != MO_NONE && !mo_value_scalar(&g->values[zero], &z)))
+        !mo_int8_is_byte(type) || (zero != MO_NONE && !mo_value_scalar(&g->values[zero], &z)))
         return false;
-    *b = (struct bytes){ .value = MO_NONE, .scale_id = scale, .zero_id = zero, .type = type, .scale = (float)s,
+    *b = (struct mo_bytes){ .value = MO_NONE, .scale_id = scale, .zero_id = zero, .type = type, .scale = (float)s,
                          .zero = (int32_t)z };
     return true;
 }
@@ -69,17 +53,16 @@ static mo_value_id input(const struct mo_node *n, uint32_t i)
     return i < n->n_in ? n->in[i] : MO_NONE;
 }
 
-static struct mo_node *producer(const struct mo_graph *g, mo_value_id v)
+struct mo_node *mo_int8_producer(const struct mo_graph *g, mo_value_id v)
 {
     if (v == MO_NONE || g->values[v].producer == MO_NONE || g->nodes[g->values[v].producer].is_dead)
         return NULL;
     return &g->nodes[g->values[v].producer];
 }
 
-/* Is v a DQ of bytes with one scale? */
-static bool is_dequantized(const struct mo_graph *g, mo_value_id v, struct bytes *b)
+bool mo_int8_is_dequantized(const struct mo_graph *g, mo_value_id v, struct mo_bytes *b)
 {
-    const struct mo_node *n = producer(g, v);
+    const struct mo_node *n = mo_int8_producer(g, v);
     if (!n || !mo_node_is(n, "DequantizeLinear") || g->values[v].dtype != MO_F32 ||
         !read_params(g, input(n, 1), input(n, 2), g->values[n->in[0]].dtype, b))
         return false;
@@ -87,8 +70,7 @@ static bool is_dequantized(const struct mo_graph *g, mo_value_id v, struct bytes
     return true;
 }
 
-/* The parameters of a Q. */
-static bool is_quantizer(const struct mo_graph *g, const struct mo_node *n, struct bytes *b)
+bool mo_int8_is_quantizer(const struct mo_graph *g, const struct mo_node *n, struct mo_bytes *b)
 {
     if (!mo_node_is(n, "QuantizeLinear") || n->is_dead || g->values[n->in[0]].dtype != MO_F32 ||
         !read_params(g, input(n, 1), input(n, 2), g->values[n->out[0]].dtype, b))
@@ -97,20 +79,34 @@ static bool is_quantizer(const struct mo_graph *g, const struct mo_node *n, stru
     return true;
 }
 
-static bool same_params(const struct bytes *a, const struct bytes *b)
+bool mo_int8_same_params(const struct mo_bytes *a, const struct mo_bytes *b)
 {
     return a->type == b->type && a->scale == b->scale && a->zero == b->zero;
 }
 
 /* ---- removing ------------------------------------------------------------------------------------ */
 
-static void kill(struct mo_graph *g, mo_node_id id)
+void mo_int8_kill(struct mo_graph *g, mo_node_id id)
 {
     struct mo_node *n = &g->nodes[id];
     n->is_dead = true;
     for (uint32_t k = 0; k < n->n_in; k++)
         if (n->in[k] != MO_NONE)
             g->values[n->in[k]].n_uses--;
+}
+
+void mo_int8_kill_unused(struct mo_graph *g, mo_node_id id)
+{
+    mo_int8_kill(g, id);
+    for (uint32_t k = 0; k < g->nodes[id].n_in; k++) {
+        mo_value_id v = g->nodes[id].in[k];
+        const struct mo_node *n = mo_int8_producer(g, v);
+        bool is_used = !n;
+        for (uint32_t o = 0; !is_used && o < n->n_out; o++)
+            is_used = n->out[o] != MO_NONE && (g->values[n->out[o]].n_uses || g->values[n->out[o]].is_output);
+        if (!is_used)
+            mo_int8_kill_unused(g, g->values[v].producer);
+    }
 }
 
 /* The one node that reads v and nobody else does; MO_NONE. */
@@ -127,13 +123,7 @@ static mo_node_id sole_reader(const struct mo_graph *g, mo_value_id v)
 
 /* ---- the end of an operator: limits, then a Q ------------------------------------------------------ */
 
-struct end {
-    struct bytes y;             /* what the Q gives */
-    int32_t low, high;
-    mo_node_id nodes[MAX_CHAIN]; int n_nodes;
-};
-
-static int32_t quantized(const struct bytes *y, float x)
+static int32_t quantized(const struct mo_bytes *y, float x)
 {
     double q = nearbyint((double)x / y->scale) + y->zero;
     return (int32_t)MO_MIN(MO_MAX(q, lowest(y->type)), lowest(y->type) + 255);
@@ -148,17 +138,17 @@ static bool limits_of(const struct mo_graph *g, const struct mo_node *n, float *
     return mo_node_is(n, "Clip") && mo_clip_limits(g, n, low, high);
 }
 
-static bool find_end(const struct mo_graph *g, mo_value_id v, struct end *e)
+bool mo_int8_find_end(const struct mo_graph *g, mo_value_id v, struct mo_int8_end *e)
 {
-    float low[MAX_CHAIN], high[MAX_CHAIN];
+    float low[MO_INT8_CHAIN], high[MO_INT8_CHAIN];
     e->n_nodes = 0;
     for (;;) {
         mo_node_id reader = sole_reader(g, v);
-        if (reader == MO_NONE || e->n_nodes == MAX_CHAIN)
+        if (reader == MO_NONE || e->n_nodes == MO_INT8_CHAIN)
             return false;
         e->nodes[e->n_nodes++] = reader;
         const struct mo_node *n = &g->nodes[reader];
-        if (is_quantizer(g, n, &e->y))
+        if (mo_int8_is_quantizer(g, n, &e->y))
             break;
         if (!limits_of(g, n, &low[e->n_nodes - 1], &high[e->n_nodes - 1]))
             return false;
@@ -174,20 +164,20 @@ static bool find_end(const struct mo_graph *g, mo_value_id v, struct end *e)
     return true;
 }
 
-static bool is_unlimited(const struct end *e)
+static bool is_unlimited(const struct mo_int8_end *e)
 {
     return e->low == lowest(e->y.type) && e->high == e->low + 255;
 }
 
-static void kill_end(struct mo_graph *g, const struct end *e)
+void mo_int8_kill_end(struct mo_graph *g, const struct mo_int8_end *e)
 {
     for (int i = 0; i < e->n_nodes; i++)
-        kill(g, e->nodes[i]);
+        mo_int8_kill(g, e->nodes[i]);
 }
 
 /* ---- making ------------------------------------------------------------------------------------------- */
 
-static mo_node_id add(struct lowering *l, const char *type, const struct mo_node *like, const mo_value_id *in, uint32_t n_in,
+static mo_node_id add(struct mo_int8 *l, const char *type, const struct mo_node *like, const mo_value_id *in, uint32_t n_in,
                       mo_value_id out)
 {
     const struct mo_node copy = *like;
@@ -200,7 +190,7 @@ static mo_node_id add(struct lowering *l, const char *type, const struct mo_node
 }
 
 /* A table of n numbers of 4 bytes that belongs to value v. */
-static mo_value_id add_table(struct lowering *l, mo_value_id v, const char *what, enum mo_dtype type, int64_t n, const void *data)
+static mo_value_id add_table(struct mo_int8 *l, mo_value_id v, const char *what, enum mo_dtype type, int64_t n, const void *data)
 {
     char name[300];
     struct mo_shape shape = mo_shape_of(1, n);
@@ -208,7 +198,7 @@ static mo_value_id add_table(struct lowering *l, mo_value_id v, const char *what
     return mo_graph_add_const(l->g, name, type, &shape, data);
 }
 
-static mo_value_id add_bytes(struct lowering *l, mo_value_id like, enum mo_dtype type)
+static mo_value_id add_bytes(struct mo_int8 *l, mo_value_id like, enum mo_dtype type)
 {
     char name[300];
     struct mo_shape shape = l->g->values[like].shape;
@@ -216,102 +206,17 @@ static mo_value_id add_bytes(struct lowering *l, mo_value_id like, enum mo_dtype
     return mo_graph_add_value(l->g, name, type, &shape);
 }
 
-static bool set_result(struct lowering *l, mo_node_id id, const struct end *e)
+bool mo_int8_set_result(struct mo_int8 *l, mo_node_id id, const struct mo_int8_end *e)
 {
     return mo_node_set_int(l->g, id, MO_INT8_Y_TYPE, e->y.type) && mo_node_set_int(l->g, id, MO_INT8_Y_ZERO, e->y.zero) &&
            mo_node_set_int(l->g, id, MO_INT8_LOW, e->low) && mo_node_set_int(l->g, id, MO_INT8_HIGH, e->high);
-}
-
-/* ---- tables: DQ, functions, Q of all 256 bytes; folding computes them ------------------------------------ */
-
-static mo_value_id step(struct lowering *l, const struct mo_node *like, mo_value_id x, enum mo_dtype type)
-{
-    const struct mo_node copy = *like;
-    mo_value_id in[MAX_CHAIN] = { x };
-    struct mo_shape shape = mo_shape_of(1, (int64_t)256);
-    for (uint32_t k = 1; k < copy.n_in; k++)
-        in[k] = copy.in[k];
-    char name[300];
-    snprintf(name, sizeof name, "%.270s:table", l->g->values[copy.out[0]].name);
-    mo_value_id y = mo_graph_add_value(l->g, name, type, &shape);
-    mo_node_id id = y == MO_NONE ? MO_NONE : mo_graph_add_node(l->g, copy.type, copy.domain, "", in, copy.n_in, &y, 1);
-    if (id == MO_NONE)
-        return MO_NONE;
-    l->g->nodes[id].attrs = copy.attrs;
-    l->g->nodes[id].n_attrs = copy.n_attrs;
-    return y;
-}
-
-/* y = Q(chain(DQ(x))): first is the DQ, last the Q; y may be a new value. */
-static enum mopt_status add_lookup(struct lowering *l, const struct bytes *x, const mo_node_id *chain, int n, mo_node_id dq,
-                                   mo_node_id q, mo_value_id y)
-{
-    uint8_t all[256];
-    struct mo_shape shape = mo_shape_of(1, (int64_t)256);
-    char name[300];
-    for (int i = 0; i < 256; i++)
-        all[i] = (uint8_t)i;
-    snprintf(name, sizeof name, "%.270s:all", l->g->values[y].name);
-    mo_value_id at = mo_graph_add_const(l->g, name, x->type, &shape, all);
-    at = at == MO_NONE ? at : step(l, &l->g->nodes[dq], at, MO_F32);
-    for (int i = 0; at != MO_NONE && i < n; i++)
-        at = step(l, &l->g->nodes[chain[i]], at, MO_F32);
-    at = at == MO_NONE ? at : step(l, &l->g->nodes[q], at, l->g->values[l->g->nodes[q].out[0]].dtype);
-    mo_value_id in[2] = { x->value, at };
-    if (at == MO_NONE || mo_graph_add_node(l->g, "Int8Lookup", MO_INT8_DOMAIN, l->g->nodes[q].name, in, 2, &y, 1) == MO_NONE)
-        return full(l);
-    return MOPT_OK;
-}
-
-static bool is_function(const struct mo_graph *g, const struct mo_node *n)
-{
-    float low, high;
-    if (!n->op || n->n_out != 1 || !(n->op->flags & MO_OP_ELEMENTWISE) || !n->op->forward ||
-        n->op->flags & (MO_OP_RANDOM | MO_OP_TRAIN_MODE))
-        return false;
-    return n->n_in == 1 || limits_of(g, n, &low, &high);
-}
-
-static enum mopt_status lower_quantizer(struct lowering *l, mo_node_id id)
-{
-    struct mo_graph *g = l->g;
-    struct bytes x, y;
-    mo_node_id chain[MAX_CHAIN];
-    int n = 0;
-    if (!is_quantizer(g, &g->nodes[id], &y))
-        return MOPT_OK;
-    mo_value_id v = g->nodes[id].in[0];
-    while (!is_dequantized(g, v, &x)) {
-        const struct mo_node *f = producer(g, v);
-        if (!f || n == MAX_CHAIN || g->values[v].n_uses != 1 || g->values[v].is_output || !is_function(g, f))
-            return MOPT_OK;
-        chain[n++] = g->values[v].producer;
-        v = f->in[0];
-    }
-    if (g->values[x.value].data || g->values[y.value].is_output)
-        return MOPT_OK;
-    if (n == 0 && same_params(&x, &y)) {
-        mo_graph_replace_uses(g, y.value, x.value);
-        kill(g, id);
-        return MOPT_OK;
-    }
-    for (int i = 0; i < n / 2; i++) {
-        mo_node_id other = chain[i];
-        chain[i] = chain[n - 1 - i];
-        chain[n - 1 - i] = other;
-    }
-    MO_TRY(add_lookup(l, &x, chain, n, g->values[v].producer, id, y.value));
-    for (int i = 0; i < n; i++)
-        kill(g, chain[i]);
-    kill(g, id);
-    return MOPT_OK;
 }
 
 /* ---- products ------------------------------------------------------------------------------------------------ */
 
 /* Constant weights in 8 bits, and what they are a part of. */
 struct product {
-    struct bytes x;
+    struct mo_bytes x;
     mo_value_id w, bias;        /* bias: int32 in steps of x.scale * scale[o], or MO_NONE */
     const float *scale; int64_t n_scales;
     const void *zero; int64_t n_zeros;
@@ -333,7 +238,7 @@ static const void *constant(const struct mo_graph *g, mo_value_id v, enum mo_dty
 /* Scales and zero points of weights, one or one a channel. */
 static bool read_weight(const struct mo_graph *g, mo_value_id w, mo_value_id scale, mo_value_id zero, struct product *p)
 {
-    if (w == MO_NONE || !g->values[w].data || !is_byte(g->values[w].dtype) || g->values[w].shape.rank < 2)
+    if (w == MO_NONE || !g->values[w].data || !mo_int8_is_byte(g->values[w].dtype) || g->values[w].shape.rank < 2)
         return false;
     p->w = w;
     p->w_type = g->values[w].dtype;
@@ -346,7 +251,7 @@ static bool read_weight(const struct mo_graph *g, mo_value_id w, mo_value_id sca
 
 static bool is_weight(const struct mo_graph *g, mo_value_id v, struct product *p)
 {
-    const struct mo_node *n = producer(g, v);
+    const struct mo_node *n = mo_int8_producer(g, v);
     if (!n || !mo_node_is(n, "DequantizeLinear") || g->values[v].dtype != MO_F32 || mo_node_int(n, "block_size", 0) ||
         !read_weight(g, n->in[0], input(n, 1), input(n, 2), p))
         return false;
@@ -365,7 +270,7 @@ static bool are_steps(const struct product *p, const float *scale, int64_t n)
     return true;
 }
 
-static bool read_bias(struct lowering *l, mo_value_id v, struct product *p)
+static bool read_bias(struct mo_int8 *l, mo_value_id v, struct product *p)
 {
     const struct mo_graph *g = l->g;
     int64_t n = 0, n_scales = 0, n_zeros = 0;
@@ -376,7 +281,7 @@ static bool read_bias(struct lowering *l, mo_value_id v, struct product *p)
     p->offset = constant(g, v, MO_F32, &n);
     if (p->offset)
         return n == p->channels;
-    const struct mo_node *dq = producer(g, v);
+    const struct mo_node *dq = mo_int8_producer(g, v);
     if (!dq || !mo_node_is(dq, "DequantizeLinear") || g->values[v].dtype != MO_F32)
         return false;
     const int32_t *bias = constant(g, dq->in[0], MO_I32, &n), *zero = constant(g, input(dq, 2), MO_I32, &n_zeros);
@@ -397,7 +302,7 @@ static bool read_bias(struct lowering *l, mo_value_id v, struct product *p)
 }
 
 /* Channels first. */
-static mo_value_id by_columns(struct lowering *l, const struct product *p, mo_value_id y)
+static mo_value_id by_columns(struct mo_int8 *l, const struct product *p, mo_value_id y)
 {
     char name[300];
     if (!p->by_rows)
@@ -415,7 +320,7 @@ static mo_value_id by_columns(struct lowering *l, const struct product *p, mo_va
 }
 
 /* The tables of the formula at struct mo_qconv_desc, computed in float32 as ONNX Runtime does. */
-static enum mopt_status add_tables(struct lowering *l, const struct product *p, const struct end *e, mo_value_id y,
+static enum mopt_status add_tables(struct mo_int8 *l, const struct product *p, const struct mo_int8_end *e, mo_value_id y,
                                    mo_value_id in[6])
 {
     float *factor = mo_mem_new((size_t)p->channels, sizeof *factor), *offset = mo_mem_new((size_t)p->channels, sizeof *offset);
@@ -439,30 +344,30 @@ static enum mopt_status add_tables(struct lowering *l, const struct product *p, 
     mo_mem_free(factor);
     mo_mem_free(offset);
     mo_mem_free(zero);
-    return ok ? MOPT_OK : full(l);
+    return ok ? MOPT_OK : mo_int8_full(l);
 }
 
 /* e NULL: the result stays float. */
-static enum mopt_status replace_product(struct lowering *l, mo_node_id id, const struct product *p, const struct end *e)
+static enum mopt_status replace_product(struct mo_int8 *l, mo_node_id id, const struct product *p, const struct mo_int8_end *e)
 {
     mo_value_id in[6], y = e ? e->y.value : l->g->nodes[id].out[0];
     bool is_conv = mo_node_is(&l->g->nodes[id], "Conv") || mo_node_is(&l->g->nodes[id], "QLinearConv");
     MO_TRY(add_tables(l, p, e, y, in));
     mo_node_id made = add(l, is_conv ? "Int8Conv" : "Int8Product", &l->g->nodes[id], in, 6, y);
-    if (made == MO_NONE || !mo_node_set_int(l->g, made, MO_INT8_X_ZERO, p->x.zero) || (e && !set_result(l, made, e)))
-        return full(l);
+    if (made == MO_NONE || !mo_node_set_int(l->g, made, MO_INT8_X_ZERO, p->x.zero) || (e && !mo_int8_set_result(l, made, e)))
+        return mo_int8_full(l);
     if (e)
-        kill_end(l->g, e);
-    kill(l->g, id);
+        mo_int8_kill_end(l->g, e);
+    mo_int8_kill(l->g, id);
     return MOPT_OK;
 }
 
-static bool reads_product(struct lowering *l, const struct mo_node *n, struct product *p)
+static bool reads_product(struct mo_int8 *l, const struct mo_node *n, struct product *p)
 {
     const struct mo_graph *g = l->g;
     bool is_gemm = mo_node_is(n, "Gemm"), is_matmul = mo_node_is(n, "MatMul");
     *p = (struct product){ .by_rows = is_matmul || (is_gemm && !mo_node_int(n, "transB", 0)) };
-    if (!(is_gemm || is_matmul || mo_node_is(n, "Conv")) || !is_dequantized(g, input(n, 0), &p->x) ||
+    if (!(is_gemm || is_matmul || mo_node_is(n, "Conv")) || !mo_int8_is_dequantized(g, input(n, 0), &p->x) ||
         g->values[p->x.value].data || !is_weight(g, input(n, 1), p))
         return false;
     if ((is_gemm || is_matmul) && g->values[p->w].shape.rank != 2)
@@ -475,24 +380,24 @@ static bool reads_product(struct lowering *l, const struct mo_node *n, struct pr
     return read_bias(l, is_matmul ? MO_NONE : input(n, 2), p);
 }
 
-static enum mopt_status lower_product(struct lowering *l, mo_node_id id)
+static enum mopt_status lower_product(struct mo_int8 *l, mo_node_id id)
 {
     struct product p;
-    struct end e;
+    struct mo_int8_end e;
     if (!reads_product(l, &l->g->nodes[id], &p))
         return MOPT_OK;
-    bool has_end = find_end(l->g, l->g->nodes[id].out[0], &e);
+    bool has_end = mo_int8_find_end(l->g, l->g->nodes[id].out[0], &e);
     return replace_product(l, id, &p, has_end ? &e : NULL);
 }
 
 /* QLinearConv, QLinearMatMul: x, scale, zero, w, scale, zero, scale of y, zero, bias. */
-static enum mopt_status lower_qlinear(struct lowering *l, mo_node_id id)
+static enum mopt_status lower_qlinear(struct mo_int8 *l, mo_node_id id)
 {
     struct mo_graph *g = l->g;
     const struct mo_node *n = &g->nodes[id];
     bool is_conv = mo_node_is(n, "QLinearConv");
     struct product p = { .by_rows = !is_conv, .bias = MO_NONE };
-    struct end e = { 0 };
+    struct mo_int8_end e = { 0 };
     int64_t n_bias = 0;
     if ((!is_conv && !mo_node_is(n, "QLinearMatMul")) || n->n_in < 8 ||
         !read_params(g, n->in[1], n->in[2], g->values[n->in[0]].dtype, &p.x) || !read_weight(g, n->in[3], n->in[4], n->in[5], &p) ||
@@ -512,45 +417,45 @@ static enum mopt_status lower_qlinear(struct lowering *l, mo_node_id id)
 
 /* ---- sums and products of bytes ----------------------------------------------------------------------------------- */
 
-static enum mopt_status lower_binary(struct lowering *l, mo_node_id id)
+static enum mopt_status lower_binary(struct mo_int8 *l, mo_node_id id)
 {
     struct mo_graph *g = l->g;
     const struct mo_node *n = &g->nodes[id];
     bool is_mul = mo_node_is(n, "Mul");
-    struct bytes a, b;
-    struct end e;
-    if ((!is_mul && !mo_node_is(n, "Add")) || !is_dequantized(g, n->in[0], &a) || !is_dequantized(g, n->in[1], &b) ||
-        (g->values[a.value].data && g->values[b.value].data) || !find_end(g, n->out[0], &e))
+    struct mo_bytes a, b;
+    struct mo_int8_end e;
+    if ((!is_mul && !mo_node_is(n, "Add")) || !mo_int8_is_dequantized(g, n->in[0], &a) || !mo_int8_is_dequantized(g, n->in[1], &b) ||
+        (g->values[a.value].data && g->values[b.value].data) || !mo_int8_find_end(g, n->out[0], &e))
         return MOPT_OK;
     mo_value_id in[2] = { a.value, b.value };
     mo_node_id made = mo_graph_add_node(g, "Int8Binary", MO_INT8_DOMAIN, n->name, in, 2, &e.y.value, 1);
-    if (made == MO_NONE || !set_result(l, made, &e) || !mo_node_set_int(g, made, MO_INT8_F, is_mul ? MO_MUL : MO_ADD) ||
+    if (made == MO_NONE || !mo_int8_set_result(l, made, &e) || !mo_node_set_int(g, made, MO_INT8_F, is_mul ? MO_MUL : MO_ADD) ||
         !mo_node_set_int(g, made, MO_INT8_X_ZERO, a.zero) || !mo_node_set_int(g, made, MO_INT8_B_ZERO, b.zero) ||
         !mo_node_set_float(g, made, MO_INT8_FACTOR, is_mul ? a.scale * b.scale / e.y.scale : a.scale / e.y.scale) ||
         !mo_node_set_float(g, made, MO_INT8_B_FACTOR, b.scale / e.y.scale))
-        return full(l);
-    kill_end(g, &e);
-    kill(g, id);
+        return mo_int8_full(l);
+    mo_int8_kill_end(g, &e);
+    mo_int8_kill(g, id);
     return MOPT_OK;
 }
 
-static enum mopt_status lower_average(struct lowering *l, mo_node_id id)
+static enum mopt_status lower_average(struct mo_int8 *l, mo_node_id id)
 {
     struct mo_graph *g = l->g;
     const struct mo_node *n = &g->nodes[id];
     bool is_global = mo_node_is(n, "GlobalAveragePool");
-    struct bytes x;
-    struct end e;
-    if ((!is_global && !mo_node_is(n, "AveragePool")) || !is_dequantized(g, n->in[0], &x) || g->values[x.value].data ||
-        !find_end(g, n->out[0], &e) || !is_unlimited(&e) || e.y.type != x.type)
+    struct mo_bytes x;
+    struct mo_int8_end e;
+    if ((!is_global && !mo_node_is(n, "AveragePool")) || !mo_int8_is_dequantized(g, n->in[0], &x) || g->values[x.value].data ||
+        !mo_int8_find_end(g, n->out[0], &e) || !is_unlimited(&e) || e.y.type != x.type)
         return MOPT_OK;
     mo_node_id made = add(l, "Int8Average", n, &x.value, 1, e.y.value);
     if (made == MO_NONE || !mo_node_set_int(g, made, MO_INT8_X_ZERO, x.zero) ||
         !mo_node_set_int(g, made, MO_INT8_Y_ZERO, e.y.zero) || !mo_node_set_int(g, made, MO_INT8_GLOBAL, is_global) ||
         !mo_node_set_float(g, made, MO_INT8_FACTOR, x.scale / e.y.scale))
-        return full(l);
-    kill_end(g, &e);
-    kill(g, id);
+        return mo_int8_full(l);
+    mo_int8_kill_end(g, &e);
+    mo_int8_kill(g, id);
     return MOPT_OK;
 }
 
@@ -567,18 +472,18 @@ static bool moves(const struct mo_node *n)
 }
 
 /* y = DQ(bytes) */
-static enum mopt_status add_dequantize(struct lowering *l, const struct bytes *b, mo_value_id bytes, mo_value_id y)
+static enum mopt_status add_dequantize(struct mo_int8 *l, const struct mo_bytes *b, mo_value_id bytes, mo_value_id y)
 {
     mo_value_id in[3] = { bytes, b->scale_id, b->zero_id };
     uint32_t n_in = b->zero_id == MO_NONE ? 2 : 3;
-    return mo_graph_add_node(l->g, "DequantizeLinear", "", "", in, n_in, &y, 1) == MO_NONE ? full(l) : MOPT_OK;
+    return mo_graph_add_node(l->g, "DequantizeLinear", "", "", in, n_in, &y, 1) == MO_NONE ? mo_int8_full(l) : MOPT_OK;
 }
 
-static enum mopt_status lower_move(struct lowering *l, mo_node_id id)
+static enum mopt_status lower_move(struct mo_int8 *l, mo_node_id id)
 {
     struct mo_graph *g = l->g;
-    struct bytes x;
-    if (!moves(&g->nodes[id]) || !is_dequantized(g, g->nodes[id].in[0], &x) || g->values[x.value].data)
+    struct mo_bytes x;
+    if (!moves(&g->nodes[id]) || !mo_int8_is_dequantized(g, g->nodes[id].in[0], &x) || g->values[x.value].data)
         return MOPT_OK;
     mo_value_id *in = g->nodes[id].in;
     g->values[in[0]].n_uses--;
@@ -590,7 +495,7 @@ static enum mopt_status lower_move(struct lowering *l, mo_node_id id)
             continue;
         mo_value_id bytes = add_bytes(l, y, x.type);
         if (bytes == MO_NONE)
-            return full(l);
+            return mo_int8_full(l);
         g->nodes[id].out[k] = bytes;
         g->values[bytes].producer = id;
         MO_TRY(add_dequantize(l, &x, bytes, y));
@@ -598,31 +503,31 @@ static enum mopt_status lower_move(struct lowering *l, mo_node_id id)
     return MOPT_OK;
 }
 
-static enum mopt_status lower_concat(struct lowering *l, mo_node_id id)
+static enum mopt_status lower_concat(struct mo_int8 *l, mo_node_id id)
 {
     struct mo_graph *g = l->g;
-    struct bytes x;
-    struct end e;
-    if (!mo_node_is(&g->nodes[id], "Concat") || !find_end(g, g->nodes[id].out[0], &e) || e.n_nodes != 1)
+    struct mo_bytes x;
+    struct mo_int8_end e;
+    if (!mo_node_is(&g->nodes[id], "Concat") || !mo_int8_find_end(g, g->nodes[id].out[0], &e) || e.n_nodes != 1)
         return MOPT_OK;
     for (uint32_t k = 0; k < g->nodes[id].n_in; k++)
-        if (!is_dequantized(g, g->nodes[id].in[k], &x) || x.type != e.y.type)
+        if (!mo_int8_is_dequantized(g, g->nodes[id].in[k], &x) || x.type != e.y.type)
             return MOPT_OK;
     for (uint32_t k = 0; k < g->nodes[id].n_in; k++) {
         mo_value_id from = g->nodes[id].in[k];
-        (void)is_dequantized(g, from, &x);
+        (void)mo_int8_is_dequantized(g, from, &x);
         mo_value_id to = x.value;
-        if (!same_params(&x, &e.y)) {
+        if (!mo_int8_same_params(&x, &e.y)) {
             to = add_bytes(l, from, e.y.type);
             if (to == MO_NONE)
-                return full(l);
-            MO_TRY(add_lookup(l, &x, NULL, 0, g->values[from].producer, e.nodes[0], to));
+                return mo_int8_full(l);
+            MO_TRY(mo_int8_add_rescale(l, &x, g->values[from].producer, e.nodes[0], to));
         }
         g->values[from].n_uses--;
         g->values[to].n_uses++;
         g->nodes[id].in[k] = to;
     }
-    kill_end(g, &e);
+    mo_int8_kill_end(g, &e);
     g->nodes[id].out[0] = e.y.value;
     g->values[e.y.value].producer = id;
     return MOPT_OK;
@@ -641,13 +546,16 @@ static bool has_bytes(const struct mo_graph *g)
 
 enum mopt_status mo_int8_base(struct mopt_ctx *ctx, struct mo_graph *g)
 {
-    struct lowering l = { ctx, g };
-    static enum mopt_status (*const steps[])(struct lowering *, mo_node_id) = {
-        lower_product, lower_qlinear, lower_binary, lower_average, lower_move, lower_concat, lower_quantizer,
+    struct mo_int8 l = { ctx, g };
+    static enum mopt_status (*const steps[])(struct mo_int8 *, mo_node_id) = {
+        lower_product, lower_qlinear, lower_binary, lower_average, lower_move, lower_concat, mo_int8_function,
     };
     if (!has_bytes(g))
         return MOPT_OK;
     mo_node_id n_nodes = g->n_nodes;
+    for (mo_node_id i = n_nodes; i-- > 0;)      /* the last Q first: its function is the longest */
+        if (!g->nodes[i].is_dead)
+            MO_TRY(mo_int8_function(&l, i));
     for (mo_node_id i = 0; i < n_nodes; i++)
         for (size_t k = 0; k < MO_COUNT(steps) && !g->nodes[i].is_dead; k++)
             MO_TRY(steps[k](&l, i));

@@ -269,6 +269,16 @@ static void case_quantize(struct bench *b)
     result_bytes(b, y, n);
 }
 
+static void case_lookup(struct bench *b)
+{
+    size_t n = (size_t)pick(b, 1, 40000);
+    uint8_t *list = random_bytes(b, 256), *x = random_bytes(b, n), *y = table(b, NULL, n);
+    const void *x_at = table(b, x, n);
+    b->be->lookup(b->dev, n, list, x_at, y);
+    result_bytes(b, y, n);
+    free(list), free(x);
+}
+
 /* Dense, a number for each channel, one number, and whole rows repeated. */
 static void case_qbinary(struct bench *b)
 {
@@ -653,7 +663,7 @@ static const struct { const char *name; void (*run)(struct bench *); } cases[] =
     CASE(batchnorm_stats), CASE(batchnorm), CASE(batchnorm_grad), CASE(axpy), CASE(sgd_step), CASE(adam_step),
     CASE(rmsprop_step), CASE(sum_squares), CASE(unary), CASE(unary_grad), CASE(softmax), CASE(softmax_grad),
     CASE(layernorm), CASE(layernorm_grad), CASE(dropout), CASE(dropout_grad), CASE(gemm_csr), CASE(gemm_csr_grad),
-    { "conv_pack", case_conv }, { "conv (product)", case_conv_product }, { "gemm (long)", case_gemm_long }, CASE(quantize), CASE(qpool), CASE(qbinary), CASE(qconv), { "qconv (more)", case_qconv },
+    { "conv_pack", case_conv }, { "conv (product)", case_conv_product }, { "gemm (long)", case_gemm_long }, CASE(quantize), CASE(qpool), CASE(qbinary), CASE(lookup), CASE(qconv), { "qconv (more)", case_qconv },
     { "qconv (and more)", case_qconv }, CASE(cell), CASE(cell_grad),
 };
 
