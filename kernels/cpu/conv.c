@@ -5,11 +5,13 @@
 
 #include "kernels/cpu/conv_onednn.h"
 #include "kernels/cpu/conv_tile.h"
+#include "kernels/cpu/conv_wino.h"
 #include "kernels/cpu/fast.h"
 
 /* What the fast table calls a struct mo_conv; the plain one has its own. */
 struct chosen {
     struct mo_tile_conv *tile;
+    struct mo_wino_conv *wino, *wino_grad;      /* forward, and the input gradient */
     struct mo_dnn_conv *dnn;
     struct mo_conv *plain;
     bool is_wide;                   /* images are bfloat16 and go through copies */
@@ -44,18 +46,20 @@ struct mo_conv *mo_cpu_conv_new(struct mo_device *dev, const struct mo_conv_desc
     /* What takes no scratch gets no substitute that does: the caller has asked packs_products. */
     bool is_tile = mo_tile_conv_takes(dev, desc);
     c->tile = is_tile ? mo_tile_conv_new(dev, desc) : NULL;
-    if (!is_tile && dev->isa > MO_ISA_C)
+    c->wino = is_tile ? NULL : mo_wino_conv_new(dev, desc, false);
+    c->wino_grad = desc->needs_grad_input ? mo_wino_conv_new(dev, desc, true) : NULL;
+    bool is_done = is_tile || (c->wino && !desc->needs_grad_weight && (c->wino_grad || !desc->needs_grad_input));
+    if (!is_done && dev->isa > MO_ISA_C)
         c->dnn = mo_dnn_conv_new(dev, desc);
     c->is_wide = desc->is_bf16 && !c->dnn;      /* else `wide` counts for nothing */
     if (c->is_wide && dev->isa > MO_ISA_C)
         c->dnn = mo_dnn_conv_new(dev, &wide);
-    if (!is_tile && !c->dnn)
+    if (!is_done && !c->dnn)
         c->plain = mo_ref_conv_new(dev, c->is_wide ? &wide : desc);
-    if (!c->tile && !c->dnn && !c->plain) {
-        free(c);
-        return NULL;
-    }
-    return (struct mo_conv *)c;
+    if (is_done ? c->tile || c->wino : c->dnn || c->plain)
+        return (struct mo_conv *)c;
+    mo_cpu_conv_free(dev, (struct mo_conv *)c);
+    return NULL;
 }
 
 void mo_cpu_conv_free(struct mo_device *dev, struct mo_conv *conv)
@@ -64,6 +68,8 @@ void mo_cpu_conv_free(struct mo_device *dev, struct mo_conv *conv)
     if (!c)
         return;
     mo_tile_conv_free(c->tile);
+    mo_wino_conv_free(c->wino);
+    mo_wino_conv_free(c->wino_grad);
     mo_dnn_conv_free(c->dnn);
     if (c->plain)
         mo_ref_conv_free(dev, c->plain);
@@ -86,8 +92,13 @@ size_t mo_cpu_conv_scratch_bytes(const struct mo_conv *conv, bool backward)
     const struct chosen *c = (const struct chosen *)conv;
     if (c->tile)
         return 0;
-    size_t copies = wide_floats(c) * sizeof(float);
-    return copies + (c->dnn ? mo_dnn_conv_scratch_bytes(c->dnn, backward) : mo_ref_conv_scratch_bytes(c->plain, backward));
+    const struct mo_wino_conv *wino = backward ? c->wino_grad : c->wino;
+    size_t copies = wide_floats(c) * sizeof(float), of_wino = wino ? mo_wino_conv_scratch_bytes(wino) : 0, others = 0;
+    if (c->dnn)
+        others = mo_dnn_conv_scratch_bytes(c->dnn, backward);
+    else if (c->plain)
+        others = mo_ref_conv_scratch_bytes(c->plain, backward);
+    return copies + (of_wino > others ? of_wino : others);
 }
 
 bool mo_cpu_packs_products(const struct mo_device *dev)
@@ -100,6 +111,8 @@ void mo_cpu_conv_pack(struct mo_device *dev, struct mo_conv *conv, const float *
     struct chosen *c = chosen_of(conv);
     if (c->tile)
         mo_tile_conv_pack(c->tile, w);
+    else if (c->wino)
+        mo_wino_conv_pack(dev, c->wino, w);
     else if (c->dnn)
         mo_dnn_conv_pack(dev, c->dnn, w);
     else
@@ -112,6 +125,8 @@ void mo_cpu_conv(struct mo_device *dev, struct mo_conv *conv, const float *x, co
     struct chosen *c = chosen_of(conv);
     if (c->tile)
         mo_tile_conv(dev, c->tile, x, bias, residual, y);
+    else if (c->wino)
+        mo_wino_conv(dev, c->wino, x, w, bias, residual, y, scratch);
     else if (c->dnn)
         mo_dnn_conv(dev, c->dnn, x, w, bias, residual, y, scratch);
     else
@@ -122,7 +137,9 @@ void mo_cpu_conv_grad_input(struct mo_device *dev, struct mo_conv *conv, const f
                             void *scratch)
 {
     struct chosen *c = chosen_of(conv);
-    if (c->dnn)
+    if (c->wino_grad)
+        mo_wino_conv(dev, c->wino_grad, dy, w, NULL, NULL, dx, scratch);
+    else if (c->dnn)
         mo_dnn_conv_grad_input(dev, c->dnn, w, dy, dx, scratch);
     else
         mo_ref_conv_grad_input(dev, c->plain, w, dy, dx, scratch);

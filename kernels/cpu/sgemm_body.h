@@ -2,57 +2,11 @@
  *
  * A tile is R rows by V vectors of sums in registers: 6 x 64, 8 x 48, 12 x 32, 12 x 16 floats with 32 registers of 16,
  * 6 x 16 and 8 x 8 with 16 registers of 8. Each step of k loads V vectors of B and R single values of A. */
-#include <immintrin.h>
-
 #include "kernels/cpu/sgemm.h"
+#include "kernels/cpu/simd.h"
 
-#if defined(__AVX512F__)
-#define WIDTH 16
-#define MAX_V 4
-typedef __m512 vec;
-typedef __mmask16 mask;
-#define ZERO() _mm512_setzero_ps()
-#define SET1(x) _mm512_set1_ps(x)
-#define LOAD(p) _mm512_loadu_ps(p)
-#define LOAD_PART(m, p) _mm512_maskz_loadu_ps(m, p)
-#define STORE(p, x) _mm512_storeu_ps(p, x)
-#define STORE_PART(p, m, x) _mm512_mask_storeu_ps(p, m, x)
-#define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
-#define ADD(a, b) _mm512_add_ps(a, b)
-#define MUL(a, b) _mm512_mul_ps(a, b)
-/* of two numbers; where x is no number, x */
-#define MAX(x, lo) _mm512_max_ps(lo, x)
-#define MIN(x, hi) _mm512_min_ps(hi, x)
-
-static inline mask mask_of(int64_t n)
-{
-    return n >= WIDTH ? (mask)0xffff : (mask)((1u << n) - 1);
-}
-#else
-#define WIDTH 8
-#define MAX_V 2
-typedef __m256 vec;
-typedef __m256i mask;
-#define ZERO() _mm256_setzero_ps()
-#define SET1(x) _mm256_set1_ps(x)
-#define LOAD(p) _mm256_loadu_ps(p)
-#define LOAD_PART(m, p) _mm256_maskload_ps(p, m)
-#define STORE(p, x) _mm256_storeu_ps(p, x)
-#define STORE_PART(p, m, x) _mm256_maskstore_ps(p, m, x)
-#define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
-#define ADD(a, b) _mm256_add_ps(a, b)
-#define MUL(a, b) _mm256_mul_ps(a, b)
-#define MAX(x, lo) _mm256_max_ps(lo, x)
-#define MIN(x, hi) _mm256_min_ps(hi, x)
-
-static inline mask mask_of(int64_t n)
-{
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n > WIDTH ? WIDTH : (int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
-#endif
+#define MAX_V (WIDTH == 16 ? 4 : 2)
 #define PANEL (MAX_V * WIDTH)
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
 
 /* What is done to a sum on its way to memory. */
 INLINE vec finish(const struct mo_sgemm_block *p, vec x, const float *c, const float *bias, const float *residual,
@@ -131,7 +85,7 @@ INLINE void tile(const struct mo_sgemm_block *p, const int R, const int V, const
 #define CASES_8(V) CASES_6(V) CASE(6, V) CASE(7, V)
 #define CASES_12(V) CASES_8(V) CASE(8, V) CASE(9, V) CASE(10, V) CASE(11, V)
 
-#if MAX_V == 4
+#if defined(__AVX512F__)
 ROWS(rows_4, 4, 6)
 ROWS(rows_3, 3, 8)
 ROWS(rows_2, 2, 12)
@@ -151,7 +105,7 @@ static void block(const struct mo_sgemm_block *p)
         switch (v) {
         case 1: rows_1(p, b, j, last); break;
         case 2: rows_2(p, b, j, last); break;
-#if MAX_V == 4
+#if defined(__AVX512F__)
         case 3: rows_3(p, b, j, last); break;
         case 4: rows_4(p, b, j, last); break;
 #endif

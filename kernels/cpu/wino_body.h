@@ -1,0 +1,276 @@
+/* wino_body.h - the text of wino.h's loops; the including file defines LOOPS as the name of its table.
+ *
+ * Y = A' [(G g G') (B' d B)] A, the product by elements (Lavin and Gray, "Fast Algorithms for Convolutional Neural
+ * Networks", 2015). T = 2 interpolates at 0, 1, -1; T = 4 at 0, a, -a, b, -b with a = 1/sqrt(2) and b = sqrt(2), both and
+ * infinity. The usual 0, 1, -1, 2, -2 cost the same and have five times the error: with these a a b b = 1, so the rows
+ *     B'  | 1, 0, -5/2, 0, 1, 0 |  0, -+a b b, -b b, +-a, 1, 0 |  0, -+b a a, -a a, +-b, 1, 0 |  0, 1, 0, -5/2, 0, 1
+ *     G   | 1, 0, 0 |  -2/3 (1, +-a, a a) |  1/6 (1, +-b, b b) |  0, 0, 1
+ *     A'  | 1, 1, 1, 1, 1, 0 |  0, a, -a, b, -b, 0 |  0, a a, a a, b b, b b, 0 |  0, a^3, -a^3, b^3, -b^3, 1
+ * stay near 1. */
+#include "kernels/cpu/simd.h"
+#include "kernels/cpu/wino.h"
+
+#define MOST 6          /* T + 2 */
+static const float A = 0.70710678f, B = 1.41421356f;
+
+/* B' times a column: d[0], d[step], ... */
+INLINE void before(const int t, const vec *d, const int step, vec to[MOST])
+{
+    const vec d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step];
+    if (t == 2) {
+        to[0] = SUB(d0, d2);
+        to[1] = ADD(d1, d2);
+        to[2] = SUB(d2, d1);
+        to[3] = SUB(d1, d3);
+        return;
+    }
+    const vec d4 = d[4 * step], d5 = d[5 * step], mid = SET1(2.5f), two = SET1(2), half = SET1(0.5f);
+    to[0] = FNMA(mid, d2, ADD(d0, d4));
+    to[5] = FNMA(mid, d3, ADD(d1, d5));
+    vec even = FNMA(two, d2, d4), odd = FNMA(two, d1, d3);
+    to[1] = FMA(SET1(A), odd, even);
+    to[2] = FNMA(SET1(A), odd, even);
+    even = FNMA(half, d2, d4);
+    odd = FNMA(half, d1, d3);
+    to[3] = FMA(SET1(B), odd, even);
+    to[4] = FNMA(SET1(B), odd, even);
+}
+
+/* A' times a column. */
+INLINE void behind(const int t, const vec *m, const int step, vec to[4])
+{
+    const vec plus = ADD(m[step], m[2 * step]), minus = SUB(m[step], m[2 * step]);
+    if (t == 2) {
+        to[0] = ADD(m[0], plus);
+        to[1] = SUB(minus, m[3 * step]);
+        return;
+    }
+    const vec far_plus = ADD(m[3 * step], m[4 * step]), far_minus = SUB(m[3 * step], m[4 * step]);
+    to[0] = ADD(m[0], ADD(plus, far_plus));
+    to[1] = FMA(SET1(A), minus, MUL(SET1(B), far_minus));
+    to[2] = FMA(SET1(0.5f), plus, ADD(far_plus, far_plus));
+    to[3] = FMA(SET1(0.5f * A), minus, FMA(SET1(2 * B), far_minus, m[5 * step]));
+}
+
+/* G times a column of three. */
+INLINE void of_kernel(const int t, const vec g0, const vec g1, const vec g2, vec to[MOST])
+{
+    to[0] = g0;
+    to[t + 1] = g2;
+    vec even, odd;
+    if (t == 2) {
+        even = MUL(SET1(0.5f), ADD(g0, g2));
+        odd = MUL(SET1(0.5f), g1);
+    } else {
+        even = MUL(SET1(-2.0f / 3), FMA(SET1(0.5f), g2, g0));
+        odd = MUL(SET1(-2.0f / 3 * A), g1);
+        vec far_even = MUL(SET1(1.0f / 6), FMA(SET1(2), g2, g0)), far_odd = MUL(SET1(1.0f / 6 * B), g1);
+        to[3] = ADD(far_even, far_odd);
+        to[4] = SUB(far_even, far_odd);
+    }
+    to[1] = ADD(even, odd);
+    to[2] = SUB(even, odd);
+}
+
+/* ---- weights ---------------------------------------------------------------------------- */
+
+INLINE void kernels(const int t, const vec g[9], int64_t plane, float *to)
+{
+    vec half[MOST][3], row[MOST], column[MOST];
+    UNROLL
+    for (int j = 0; j < 3; j++) {
+        of_kernel(t, g[j], g[3 + j], g[6 + j], column);
+        UNROLL
+        for (int i = 0; i < t + 2; i++)
+            half[i][j] = column[i];
+    }
+    UNROLL
+    for (int i = 0; i < t + 2; i++) {
+        of_kernel(t, half[i][0], half[i][1], half[i][2], row);
+        UNROLL
+        for (int j = 0; j < t + 2; j++)
+            STORE(to + (i * (t + 2) + j) * plane, row[j]);
+    }
+}
+
+static void weights(int t, int64_t in_channels, int64_t first, int64_t n, const float *w, int64_t w_out, int64_t w_in,
+                    bool is_turned, int64_t panel, float *to)
+{
+    for (int64_t o = 0; o < panel; o += WIDTH) {
+        int64_t lanes = n - o > WIDTH ? WIDTH : n - o;
+        for (int64_t c = 0; c < in_channels; c++) {
+            float lane[9][WIDTH] = { { 0 } };
+            vec g[9];
+            for (int64_t l = 0; l < lanes; l++) {
+                const float *from = w + (first + o + l) * w_out + c * w_in;
+                for (int tap = 0; tap < 9; tap++)
+                    lane[tap][l] = from[is_turned ? 8 - tap : tap];
+            }
+            for (int tap = 0; tap < 9; tap++)
+                g[tap] = LOAD(lane[tap]);
+            float *at = to + c * panel + o;
+            if (t == 2)
+                kernels(2, g, in_channels * panel, at);
+            else
+                kernels(4, g, in_channels * panel, at);
+        }
+    }
+}
+
+/* ---- input ------------------------------------------------------------------------------ */
+
+INLINE void store_before(const int t, const vec *d, mask last, bool is_whole, int64_t plane, float *to)
+{
+    vec half[MOST * MOST], out[MOST];
+    UNROLL
+    for (int j = 0; j < t + 2; j++) {
+        before(t, d + j, t + 2, out);
+        UNROLL
+        for (int i = 0; i < t + 2; i++)
+            half[i * (t + 2) + j] = out[i];
+    }
+    UNROLL
+    for (int i = 0; i < t + 2; i++) {
+        before(t, half + i * (t + 2), 1, out);
+        UNROLL
+        for (int j = 0; j < t + 2; j++) {
+            float *at = to + (i * (t + 2) + j) * plane;
+            if (is_whole)
+                STORE(at, out[j]);
+            else
+                STORE_PART(at, last, out[j]);
+        }
+    }
+}
+
+/* A tile that lies within the picture. */
+INLINE void tile_within(const int t, const struct mo_wino_image *p, const float *x, int64_t plane, float *to)
+{
+    const int64_t channels = p->in_channels, row = p->in_w * channels;
+    vec d[MOST * MOST];
+    for (int64_t c = 0; c < channels; c += WIDTH) {
+        bool is_whole = channels - c >= WIDTH;
+        mask last = mask_of(channels - c);
+        UNROLL
+        for (int i = 0; i < t + 2; i++)
+            UNROLL
+            for (int j = 0; j < t + 2; j++) {
+                const float *at = x + i * row + j * channels + c;
+                d[i * (t + 2) + j] = is_whole ? LOAD(at) : LOAD_PART(last, at);
+            }
+        store_before(t, d, last, is_whole, plane, to + c);
+    }
+}
+
+/* One that reaches beyond it. */
+INLINE void tile_at_border(const int t, const struct mo_wino_image *p, const float *x, int64_t top, int64_t left,
+                           int64_t plane, float *to)
+{
+    const int64_t channels = p->in_channels;
+    const float *at[MOST * MOST];
+    mask is_in[MOST * MOST];
+    vec d[MOST * MOST];
+    for (int i = 0; i < t + 2; i++)
+        for (int j = 0; j < t + 2; j++) {
+            bool ok = top + i >= 0 && top + i < p->in_h && left + j >= 0 && left + j < p->in_w;
+            at[i * (t + 2) + j] = ok ? x + ((top + i) * p->in_w + left + j) * channels : x;
+            is_in[i * (t + 2) + j] = mask_of(ok ? WIDTH : 0);
+        }
+    for (int64_t c = 0; c < channels; c += WIDTH) {
+        mask last = mask_of(channels - c);
+        UNROLL
+        for (int i = 0; i < (t + 2) * (t + 2); i++)
+            d[i] = LOAD_PART(both(is_in[i], last), at[i] + c);
+        store_before(t, d, last, false, plane, to + c);
+    }
+}
+
+INLINE void tiles_in(const int t, const struct mo_wino_image *p, int64_t first, int64_t last, const float *x,
+                     int64_t plane, float *to)
+{
+    const int64_t each = p->tiles_h * p->tiles_w, image = p->in_h * p->in_w * p->in_channels;
+    for (int64_t i = first; i < last; i++, to += p->in_channels) {
+        const float *from = x + i / each * image;
+        int64_t top = i % each / p->tiles_w * t - p->pad_h, left = i % each % p->tiles_w * t - p->pad_w;
+        if (top >= 0 && left >= 0 && top + t + 2 <= p->in_h && left + t + 2 <= p->in_w)
+            tile_within(t, p, from + (top * p->in_w + left) * p->in_channels, plane, to);
+        else
+            tile_at_border(t, p, from, top, left, plane, to);
+    }
+}
+
+static void in(const struct mo_wino_image *p, int64_t first, int64_t last, const float *x, int64_t plane, float *to)
+{
+    if (p->t == 2)
+        tiles_in(2, p, first, last, x, plane, to);
+    else
+        tiles_in(4, p, first, last, x, plane, to);
+}
+
+/* ---- output ----------------------------------------------------------------------------- */
+
+INLINE vec finish(const struct mo_wino_end *end, vec x, int64_t at, mask m)
+{
+    if (end->residual)
+        x = ADD(x, LOAD_PART(m, end->residual + at));
+    if (end->act == MO_ACT_RELU)
+        x = MAX(x, ZERO());
+    else if (end->act == MO_ACT_CLIP)
+        x = MIN(MAX(x, SET1(end->lo)), SET1(end->hi));
+    return x;
+}
+
+/* One vector of channels of a tile of rows x columns pixels, the first of them y[at]. */
+INLINE void tile_out(const int t, const struct mo_wino_image *p, const struct mo_wino_end *end, const float *from,
+                     int64_t plane, vec bias, mask m, int64_t rows, int64_t columns, int64_t at, float *y)
+{
+    vec half[4 * MOST], sum[MOST * MOST], out[4];
+    UNROLL
+    for (int i = 0; i < (t + 2) * (t + 2); i++)
+        sum[i] = LOAD(from + i * plane);
+    UNROLL
+    for (int j = 0; j < t + 2; j++) {
+        behind(t, sum + j, t + 2, out);
+        UNROLL
+        for (int i = 0; i < t; i++)
+            half[i * (t + 2) + j] = out[i];
+    }
+    UNROLL
+    for (int i = 0; i < t; i++) {
+        if (i >= rows)
+            break;
+        behind(t, half + i * (t + 2), 1, out);
+        UNROLL
+        for (int j = 0; j < t; j++)
+            if (j < columns) {
+                int64_t pixel = at + (i * p->out_w + j) * p->out_channels;
+                STORE_PART(y + pixel, m, finish(end, ADD(out[j], bias), pixel, m));
+            }
+    }
+}
+
+INLINE void tiles_out(const int t, const struct mo_wino_image *p, const struct mo_wino_end *end, int64_t first,
+                      int64_t last, int64_t channel, int64_t n, const float *from, int64_t plane, int64_t panel, float *y)
+{
+    const int64_t each = p->tiles_h * p->tiles_w, image = p->out_h * p->out_w * p->out_channels;
+    for (int64_t i = first; i < last; i++, from += panel) {
+        int64_t top = i % each / p->tiles_w * t, left = i % each % p->tiles_w * t;
+        int64_t at = i / each * image + (top * p->out_w + left) * p->out_channels + channel;
+        for (int64_t c = 0; c < n; c += WIDTH) {
+            mask m = mask_of(n - c);
+            vec bias = end->bias ? LOAD_PART(m, end->bias + channel + c) : ZERO();
+            tile_out(t, p, end, from + c, plane, bias, m, p->out_h - top, p->out_w - left, at + c, y);
+        }
+    }
+}
+
+static void out(const struct mo_wino_image *p, const struct mo_wino_end *end, int64_t first, int64_t last, int64_t channel,
+                int64_t n, const float *from, int64_t plane, int64_t panel, float *y)
+{
+    if (p->t == 2)
+        tiles_out(2, p, end, first, last, channel, n, from, plane, panel, y);
+    else
+        tiles_out(4, p, end, first, last, channel, n, from, plane, panel, y);
+}
+
+const struct mo_wino_loops LOOPS = { .weights = weights, .in = in, .out = out };
