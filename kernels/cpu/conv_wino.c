@@ -1,5 +1,5 @@
 /* conv_wino.c - see conv_wino.h. Tiles of the input are transformed, multiplied with the transformed weights place by place
- * (a product of matrices each: tiles x input channels x output channels, by the tiles of sgemm.h), and transformed back.
+ * (a product of matrices each: tiles x input channels x output channels), and transformed back.
  *
  * Tiles are taken in blocks whose transforms stay in the second level of cache; blocks are what threads share. Where there are
  * few blocks, or the weights are large, threads share the panels of output channels of one block instead, and
@@ -8,7 +8,6 @@
 
 #include <stdlib.h>
 
-#include "kernels/cpu/sgemm.h"
 #include "kernels/cpu/team.h"
 #include "kernels/cpu/wino.h"
 
@@ -20,9 +19,9 @@ enum { MAX_SLICES = 16, MAX_TILES = 64 };
 
 struct mo_wino_conv {
     const struct mo_wino_loops *loops;
-    const struct mo_sgemm_loops *products;
     struct mo_wino_image image;
     int64_t n_tiles, block;             /* tiles in all, and of a block */
+    int64_t k;                          /* input channels, rounded up to vectors */
     int64_t panel, n_panels;            /* output channels that are computed together */
     int64_t in_plane, out_plane;        /* floats from place to place (wino.h) */
     int places, n_slices;
@@ -100,33 +99,32 @@ static struct mo_wino_image image_of(const struct mo_conv_desc *d, bool of_input
 static void cut(struct mo_wino_conv *c, int64_t batch)
 {
     struct mo_wino_image *p = &c->image;
-    const int64_t width = c->products->panel >= 64 ? 16 : 8, outputs = round_up(p->out_channels, width);
+    const int64_t width = c->loops->width, outputs = round_up(p->out_channels, width);
     double macs = 9.0 * (double)(batch * p->out_h * p->out_w) * (double)p->in_channels * (double)p->out_channels;
     double wanted = macs / SLICE_MACS > MAX_SLICES ? MAX_SLICES : macs / SLICE_MACS;
-    c->panel = outputs < c->products->panel ? outputs : c->products->panel;
-    int64_t most = BLOCK_BYTES / ((int64_t)sizeof(float) * c->places * (p->in_channels + c->panel));
-    bool is_heavy = (int64_t)sizeof(float) * c->places * p->in_channels * outputs > 1 << 20;
-    most = most > MAX_TILES ? MAX_TILES : most < 16 || is_heavy ? MAX_TILES : most;
-    c->block = c->n_tiles < most ? c->n_tiles : most;
-    int64_t n_blocks = (c->n_tiles + c->block - 1) / c->block;
+    c->k = round_up(p->in_channels, width);
+    c->panel = outputs > width ? 2 * width : width;
+    bool is_heavy = (int64_t)sizeof(float) * c->places * c->k * outputs > 1 << 20;
+    int64_t most = BLOCK_BYTES / ((int64_t)sizeof(float) * c->places * (c->k + c->panel));
+    most = most > MAX_TILES || is_heavy ? MAX_TILES : most < 16 ? 16 : most;
+    int64_t n_blocks = (c->n_tiles + most - 1) / most;
     c->by_panels = n_blocks < 4 && (is_heavy || c->n_tiles < 32);
-    if (!c->by_panels && n_blocks < wanted && n_blocks < 8) {
-        n_blocks = wanted < 8 ? (int64_t)wanted : 8;
-        c->block = round_up((c->n_tiles + n_blocks - 1) / n_blocks, 4);
-        n_blocks = (c->n_tiles + c->block - 1) / c->block;
-    }
-    while (c->by_panels && c->panel % (2 * width) == 0 && outputs / c->panel < wanted && outputs / c->panel < 4)
-        c->panel /= 2;
+    if (!c->by_panels && n_blocks < wanted && n_blocks < 4)
+        n_blocks = wanted < 4 ? (int64_t)wanted : 4;
+    c->block = (c->n_tiles + n_blocks - 1) / n_blocks;
+    n_blocks = (c->n_tiles + c->block - 1) / c->block;
+    if (c->by_panels && outputs == c->panel && wanted >= 2)
+        c->panel = width;
     c->n_panels = (p->out_channels + c->panel - 1) / c->panel;
     int64_t units = c->by_panels ? c->n_panels : n_blocks;
     c->n_slices = wanted < 1 ? 1 : units < (int64_t)wanted ? (int)units : (int)wanted;
-    c->in_plane = round_up(c->block * p->in_channels, 16) + 16;
+    c->in_plane = c->block * c->k + 16;
     c->out_plane = c->block * c->panel + 16;
 }
 
 static size_t weight_floats(const struct mo_wino_conv *c)
 {
-    return (size_t)(c->places * c->image.in_channels * c->n_panels * c->panel);
+    return (size_t)(c->places * c->k * c->n_panels * c->panel);
 }
 
 static const struct mo_wino_loops *loops_of(enum mo_isa isa)
@@ -149,7 +147,7 @@ struct mo_wino_conv *mo_wino_conv_new(struct mo_device *dev, const struct mo_con
     struct mo_wino_conv *c = image.t ? malloc(sizeof *c) : NULL;
     if (!c)
         return NULL;
-    *c = (struct mo_wino_conv){ .loops = loops_of(dev->isa), .products = mo_sgemm_loops(dev->isa), .image = image,
+    *c = (struct mo_wino_conv){ .loops = loops_of(dev->isa), .image = image,
                                 .places = (image.t + 2) * (image.t + 2), .act = of_input ? MO_ACT_NONE : d->act,
                                 .lo = d->act_lo, .hi = d->act_hi, .is_turned = of_input,
                                 .w_out = of_input ? 9 : 9 * d->in_channels, .w_in = of_input ? 9 * d->in_channels : 9 };
@@ -212,10 +210,10 @@ static void weights_slice(void *arg, int i)
 {
     const struct job *j = arg;
     const struct mo_wino_conv *c = j->c;
-    int64_t each = c->places * c->image.in_channels * c->panel;
+    int64_t each = c->places * c->k * c->panel;
     for (int64_t p = share(c->n_panels, i, c->n_slices); p < share(c->n_panels, i + 1, c->n_slices); p++) {
         int64_t n = c->image.out_channels - p * c->panel;
-        c->loops->weights(c->image.t, c->image.in_channels, p * c->panel, n < c->panel ? n : c->panel, j->w, c->w_out, c->w_in,
+        c->loops->weights(&c->image, p * c->panel, n < c->panel ? n : c->panel, j->w, c->w_out, c->w_in,
                           c->is_turned, c->panel, j->to + p * each);
     }
 }
@@ -224,16 +222,11 @@ static void weights_slice(void *arg, int i)
 static void panel_of(const struct job *j, int64_t first, int64_t last, int64_t panel, const float *in, float *out)
 {
     const struct mo_wino_conv *c = j->c;
-    const int64_t k = c->image.in_channels;
+    const float *w = j->weights + panel * c->places * c->k * c->panel;
     int64_t n = c->image.out_channels - panel * c->panel;
-    struct mo_sgemm_block b = { .m = last - first, .n = c->panel, .k = k, .a_row = k, .a_col = 1, .b_row = c->panel,
-                                .ldc = c->panel, .alpha = 1 };
-    for (int i = 0; i < c->places; i++) {
-        b.a = in + i * c->in_plane;
-        b.b = j->weights + (panel * c->places + i) * k * c->panel;
-        b.c = out + i * c->out_plane;
-        c->products->block(&b);
-    }
+    for (int i = 0; i < c->places; i++)
+        c->loops->product(last - first, c->k, c->panel, in + i * c->in_plane, c->block, w + i * c->k * c->panel,
+                          out + i * c->out_plane);
     c->loops->out(&c->image, &j->end, first, last, panel * c->panel, n < c->panel ? n : c->panel, out, c->out_plane, c->panel, j->y);
 }
 
@@ -245,7 +238,7 @@ static void blocks_slice(void *arg, int i)
     int64_t n_blocks = (c->n_tiles + c->block - 1) / c->block;
     for (int64_t b = share(n_blocks, i, c->n_slices); b < share(n_blocks, i + 1, c->n_slices); b++) {
         int64_t first = b * c->block, last = first + c->block < c->n_tiles ? first + c->block : c->n_tiles;
-        c->loops->in(&c->image, first, last, j->x, c->in_plane, in);
+        c->loops->in(&c->image, first, last, j->x, c->block, 0, c->in_plane, in);
         for (int64_t p = 0; p < c->n_panels; p++)
             panel_of(j, first, last, p, in, out);
     }
@@ -256,7 +249,7 @@ static void in_slice(void *arg, int i)
     const struct job *j = arg;
     const struct mo_wino_conv *c = j->c;
     int64_t n = j->last - j->first, first = share(n, i, c->n_slices), last = share(n, i + 1, c->n_slices);
-    c->loops->in(&c->image, j->first + first, j->first + last, j->x, c->in_plane, j->in + first * c->image.in_channels);
+    c->loops->in(&c->image, j->first + first, j->first + last, j->x, c->block, first, c->in_plane, j->in);
 }
 
 static void panels_slice(void *arg, int i)

@@ -93,33 +93,33 @@ INLINE void kernels(const int t, const vec g[9], int64_t plane, float *to)
     }
 }
 
-static void weights(int t, int64_t in_channels, int64_t first, int64_t n, const float *w, int64_t w_out, int64_t w_in,
+static void weights(const struct mo_wino_image *p, int64_t first, int64_t n, const float *w, int64_t w_out, int64_t w_in,
                     bool is_turned, int64_t panel, float *to)
 {
+    int64_t plane = (p->in_channels + WIDTH - 1) / WIDTH * WIDTH * panel;
     for (int64_t o = 0; o < panel; o += WIDTH) {
         int64_t lanes = n - o > WIDTH ? WIDTH : n - o;
-        for (int64_t c = 0; c < in_channels; c++) {
+        for (int64_t c = 0; c < plane / panel; c++) {
             float lane[9][WIDTH] = { { 0 } };
             vec g[9];
-            for (int64_t l = 0; l < lanes; l++) {
+            for (int64_t l = 0; l < lanes && c < p->in_channels; l++) {
                 const float *from = w + (first + o + l) * w_out + c * w_in;
                 for (int tap = 0; tap < 9; tap++)
                     lane[tap][l] = from[is_turned ? 8 - tap : tap];
             }
             for (int tap = 0; tap < 9; tap++)
                 g[tap] = LOAD(lane[tap]);
-            float *at = to + c * panel + o;
-            if (t == 2)
-                kernels(2, g, in_channels * panel, at);
+            if (p->t == 2)
+                kernels(2, g, plane, to + c * panel + o);
             else
-                kernels(4, g, in_channels * panel, at);
+                kernels(4, g, plane, to + c * panel + o);
         }
     }
 }
 
 /* ---- input ------------------------------------------------------------------------------ */
 
-INLINE void store_before(const int t, const vec *d, mask last, bool is_whole, int64_t plane, float *to)
+INLINE void store_before(const int t, const vec *d, int64_t plane, float *to)
 {
     vec half[MOST * MOST], out[MOST];
     UNROLL
@@ -133,18 +133,13 @@ INLINE void store_before(const int t, const vec *d, mask last, bool is_whole, in
     for (int i = 0; i < t + 2; i++) {
         before(t, half + i * (t + 2), 1, out);
         UNROLL
-        for (int j = 0; j < t + 2; j++) {
-            float *at = to + (i * (t + 2) + j) * plane;
-            if (is_whole)
-                STORE(at, out[j]);
-            else
-                STORE_PART(at, last, out[j]);
-        }
+        for (int j = 0; j < t + 2; j++)
+            STORE(to + (i * (t + 2) + j) * plane, out[j]);
     }
 }
 
 /* A tile that lies within the picture. */
-INLINE void tile_within(const int t, const struct mo_wino_image *p, const float *x, int64_t plane, float *to)
+INLINE void tile_within(const int t, const struct mo_wino_image *p, const float *x, int64_t block, int64_t plane, float *to)
 {
     const int64_t channels = p->in_channels, row = p->in_w * channels;
     vec d[MOST * MOST];
@@ -158,13 +153,13 @@ INLINE void tile_within(const int t, const struct mo_wino_image *p, const float 
                 const float *at = x + i * row + j * channels + c;
                 d[i * (t + 2) + j] = is_whole ? LOAD(at) : LOAD_PART(last, at);
             }
-        store_before(t, d, last, is_whole, plane, to + c);
+        store_before(t, d, plane, to + c * block);
     }
 }
 
 /* One that reaches beyond it. */
 INLINE void tile_at_border(const int t, const struct mo_wino_image *p, const float *x, int64_t top, int64_t left,
-                           int64_t plane, float *to)
+                           int64_t block, int64_t plane, float *to)
 {
     const int64_t channels = p->in_channels;
     const float *at[MOST * MOST];
@@ -181,30 +176,96 @@ INLINE void tile_at_border(const int t, const struct mo_wino_image *p, const flo
         UNROLL
         for (int i = 0; i < (t + 2) * (t + 2); i++)
             d[i] = LOAD_PART(both(is_in[i], last), at[i] + c);
-        store_before(t, d, last, false, plane, to + c);
+        store_before(t, d, plane, to + c * block);
     }
 }
 
 INLINE void tiles_in(const int t, const struct mo_wino_image *p, int64_t first, int64_t last, const float *x,
-                     int64_t plane, float *to)
+                     int64_t block, int64_t plane, float *to)
 {
     const int64_t each = p->tiles_h * p->tiles_w, image = p->in_h * p->in_w * p->in_channels;
-    for (int64_t i = first; i < last; i++, to += p->in_channels) {
+    for (int64_t i = first; i < last; i++, to += WIDTH) {
         const float *from = x + i / each * image;
         int64_t top = i % each / p->tiles_w * t - p->pad_h, left = i % each % p->tiles_w * t - p->pad_w;
         if (top >= 0 && left >= 0 && top + t + 2 <= p->in_h && left + t + 2 <= p->in_w)
-            tile_within(t, p, from + (top * p->in_w + left) * p->in_channels, plane, to);
+            tile_within(t, p, from + (top * p->in_w + left) * p->in_channels, block, plane, to);
         else
-            tile_at_border(t, p, from, top, left, plane, to);
+            tile_at_border(t, p, from, top, left, block, plane, to);
     }
 }
 
-static void in(const struct mo_wino_image *p, int64_t first, int64_t last, const float *x, int64_t plane, float *to)
+static void in(const struct mo_wino_image *p, int64_t first, int64_t last, const float *x, int64_t block, int64_t at,
+               int64_t plane, float *to)
 {
     if (p->t == 2)
-        tiles_in(2, p, first, last, x, plane, to);
+        tiles_in(2, p, first, last, x, block, plane, to + at * WIDTH);
     else
-        tiles_in(4, p, first, last, x, plane, to);
+        tiles_in(4, p, first, last, x, block, plane, to + at * WIDTH);
+}
+
+/* ---- products --------------------------------------------------------------------------- */
+
+/* Sums of R tiles by V vectors in registers. Values of the plane are one vector apart, so their addresses are known when
+ * this is compiled. */
+INLINE void sums(const int R, const int V, int64_t k, const float *plane, int64_t step, const float *w, float *to)
+{
+    vec sum[14][2];
+    UNROLL
+    for (int r = 0; r < R; r++)
+        UNROLL
+        for (int v = 0; v < V; v++)
+            sum[r][v] = ZERO();
+    for (; k > 0; k -= WIDTH, plane += step)
+        for (int l = 0; l < WIDTH; l += 4)
+            UNROLL
+            for (int u = 0; u < 4; u++, w += V * WIDTH) {
+                vec of_w[2];
+                UNROLL
+                for (int v = 0; v < V; v++)
+                    of_w[v] = LOAD(w + v * WIDTH);
+                UNROLL
+                for (int r = 0; r < R; r++) {
+                    vec x = SET1(plane[r * WIDTH + l + u]);
+                    UNROLL
+                    for (int v = 0; v < V; v++)
+                        sum[r][v] = FMA(x, of_w[v], sum[r][v]);
+                }
+            }
+    UNROLL
+    for (int r = 0; r < R; r++)
+        UNROLL
+        for (int v = 0; v < V; v++)
+            STORE(to + (r * V + v) * WIDTH, sum[r][v]);
+}
+
+#define CASE(R, V) case R: sums(R, V, k, plane, step, w, to); break;
+#define CASES_6(V) CASE(1, V) CASE(2, V) CASE(3, V) CASE(4, V) CASE(5, V) CASE(6, V)
+#if WIDTH == 16
+#define MOST_ROWS 14
+#define CASES(V) CASES_6(V) CASE(7, V) CASE(8, V) CASE(9, V) CASE(10, V) CASE(11, V) CASE(12, V) CASE(13, V) CASE(14, V)
+#else
+#define MOST_ROWS 6
+#define CASES(V) CASES_6(V)
+#endif
+#define ROWS(name, V)                                                                                               \
+    static void name(int64_t rows, int64_t k, const float *plane, int64_t step, const float *w, float *to)          \
+    {                                                                                                               \
+        switch (rows) {                                                                                             \
+            CASES(V)                                                                                                \
+        default: break;                                                                                             \
+        }                                                                                                           \
+    }
+ROWS(rows_1, 1)
+ROWS(rows_2, 2)
+
+/* As few rounds as registers allow, and those of about the same size. */
+static void product(int64_t n_tiles, int64_t k, int64_t panel, const float *plane, int64_t block, const float *w, float *to)
+{
+    int64_t rounds = (n_tiles + MOST_ROWS - 1) / MOST_ROWS;
+    for (int64_t i = 0; i < rounds; i++) {
+        int64_t first = n_tiles * i / rounds, rows = n_tiles * (i + 1) / rounds - first;
+        (panel == WIDTH ? rows_1 : rows_2)(rows, k, plane + first * WIDTH, block * WIDTH, w, to + first * panel);
+    }
 }
 
 /* ---- output ----------------------------------------------------------------------------- */
@@ -273,4 +334,4 @@ static void out(const struct mo_wino_image *p, const struct mo_wino_end *end, in
         tiles_out(4, p, end, first, last, channel, n, from, plane, panel, y);
 }
 
-const struct mo_wino_loops LOOPS = { .weights = weights, .in = in, .out = out };
+const struct mo_wino_loops LOOPS = { .width = WIDTH, .weights = weights, .in = in, .product = product, .out = out };
