@@ -205,6 +205,8 @@ static void in(const struct mo_wino_image *p, int64_t first, int64_t last, const
 
 /* ---- products --------------------------------------------------------------------------- */
 
+enum { AHEAD = 512 };       /* floats between a weight and what is fetched beside it */
+
 /* Sums of R tiles by V vectors in registers. Values of the plane are one vector apart, so their addresses are known when
  * this is compiled. */
 INLINE void sums(const int R, const int V, int64_t k, const float *plane, int64_t step, const float *w, float *to)
@@ -221,8 +223,10 @@ INLINE void sums(const int R, const int V, int64_t k, const float *plane, int64_
             for (int u = 0; u < 4; u++, w += V * WIDTH) {
                 vec of_w[2];
                 UNROLL
-                for (int v = 0; v < V; v++)
+                for (int v = 0; v < V; v++) {
+                    __builtin_prefetch(w + v * WIDTH + AHEAD);
                     of_w[v] = LOAD(w + v * WIDTH);
+                }
                 UNROLL
                 for (int r = 0; r < R; r++) {
                     vec x = SET1(plane[r * WIDTH + l + u]);

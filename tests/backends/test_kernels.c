@@ -142,6 +142,29 @@ static void case_conv_product(struct bench *b)
     conv_of(b, d);
 }
 
+/* Kernels of 3 x 3 with channels enough for Winograd's algorithm: many tiles, or few and heavy weights. */
+static struct mo_conv_desc random_conv_3x3(struct bench *b)
+{
+    bool is_heavy = pick(b, 0, 4) == 0;
+    struct mo_conv_desc d = { .n_spatial = 2, .batch = is_heavy ? 1 : pick(b, 1, 5), .groups = 1, .in = { 1, 1, 1 },
+                              .out = { 1, 1, 1 }, .kernel = { 3, 3, 1 }, .stride = { 1, 1, 1 }, .dilation = { 1, 1, 1 } };
+    d.in_channels = is_heavy ? pick(b, 130, 190) : pick(b, 8, 70);
+    d.out_channels = is_heavy ? pick(b, 130, 190) : pick(b, 8, 70);
+    for (int i = 0; i < 2; i++) {
+        d.in[i] = is_heavy ? pick(b, 7, 10) : pick(b, 3, 20);
+        d.pad_begin[i] = pick(b, 0, 2);
+        d.pad_end[i] = pick(b, 0, 2);
+        d.out[i] = d.in[i] + d.pad_begin[i] + d.pad_end[i] - 2;
+    }
+    return d;
+}
+
+static void case_conv_3x3(struct bench *b)
+{
+    struct mo_conv_desc d = random_conv_3x3(b);
+    conv_of(b, d);
+}
+
 static void conv_of(struct bench *b, struct mo_conv_desc d)
 {
     d.has_bias = pick(b, 0, 1);
@@ -303,9 +326,8 @@ static void case_qbinary(struct bench *b)
     free(a), free(c);
 }
 
-static void conv_gradient(struct bench *b, bool of_input)
+static void conv_gradient(struct bench *b, struct mo_conv_desc d, bool of_input)
 {
-    struct mo_conv_desc d = random_conv(b);
     d.has_bias = pick(b, 0, 1);
     d.needs_grad_input = of_input;
     d.needs_grad_weight = !of_input;
@@ -327,12 +349,20 @@ static void conv_gradient(struct bench *b, bool of_input)
 
 static void case_conv_grad_input(struct bench *b)
 {
-    conv_gradient(b, true);
+    struct mo_conv_desc d = random_conv(b);
+    conv_gradient(b, d, true);
+}
+
+static void case_conv_3x3_grad_input(struct bench *b)
+{
+    struct mo_conv_desc d = random_conv_3x3(b);
+    conv_gradient(b, d, true);
 }
 
 static void case_conv_grad_weight(struct bench *b)
 {
-    conv_gradient(b, false);
+    struct mo_conv_desc d = random_conv(b);
+    conv_gradient(b, d, false);
 }
 
 static void pooling(struct bench *b, bool gradient)
@@ -663,7 +693,9 @@ static const struct { const char *name; void (*run)(struct bench *); } cases[] =
     CASE(batchnorm_stats), CASE(batchnorm), CASE(batchnorm_grad), CASE(axpy), CASE(sgd_step), CASE(adam_step),
     CASE(rmsprop_step), CASE(sum_squares), CASE(unary), CASE(unary_grad), CASE(softmax), CASE(softmax_grad),
     CASE(layernorm), CASE(layernorm_grad), CASE(dropout), CASE(dropout_grad), CASE(gemm_csr), CASE(gemm_csr_grad),
-    { "conv_pack", case_conv }, { "conv (product)", case_conv_product }, { "gemm (long)", case_gemm_long }, CASE(quantize), CASE(qpool), CASE(qbinary), CASE(lookup), CASE(qconv), { "qconv (more)", case_qconv },
+    { "conv_pack", case_conv }, { "conv (product)", case_conv_product }, { "conv (3 x 3)", case_conv_3x3 },
+    { "conv_grad_input (3 x 3)", case_conv_3x3_grad_input },
+    { "gemm (long)", case_gemm_long }, CASE(quantize), CASE(qpool), CASE(qbinary), CASE(lookup), CASE(qconv), { "qconv (more)", case_qconv },
     { "qconv (and more)", case_qconv }, CASE(cell), CASE(cell_grad),
 };
 
