@@ -16,6 +16,10 @@
 /* Rows of A from which packing B pays: copied, and turned. */
 #define PACK_ROWS 40
 #define TURN_ROWS 12
+/* Rows of a transposed A that are packed at a time, on the stack, and the columns of B from which that pays: as it lies,
+ * each step along k is another line of the cache, and all of them may belong into one set of it. */
+#define A_ROWS 96
+#define A_COLUMNS 128
 /* Floats of B that are packed on the stack, for one of many products. */
 #define SMALL_PACK 8192
 
@@ -139,14 +143,36 @@ struct packed {
     float *panels;
 };
 
+/* Columns j.., a whole number of panels but for the last. */
+static void pack_columns(const struct packed *w, int64_t j, int64_t n)
+{
+    const struct product *p = &w->p;
+    const float *b = p->b + (p->tb ? j * p->ldb + w->k0 : w->k0 * p->ldb + j);
+    p->loops->pack(p->tb, w->k, n, b, p->ldb, mo_sgemm_panels(p->loops, n), w->panels + j * w->k);
+}
+
 static void pack_slice(void *arg, int i)
 {
     const struct packed *w = arg;
-    const struct product *p = &w->p;
-    int64_t first = i * w->n_panels / w->n_pack_slices, last = (i + 1) * w->n_panels / w->n_pack_slices;
-    int64_t j = first * p->loops->panel;
-    const float *b = p->b + (p->tb ? j * p->ldb + w->k0 : w->k0 * p->ldb + j);
-    p->loops->pack(p->tb, w->k, p->n - j, b, p->ldb, last - first, w->panels + j * w->k);
+    int64_t panel = w->p.loops->panel, first = i * w->n_panels / w->n_pack_slices * panel;
+    int64_t end = (i + 1) * w->n_panels / w->n_pack_slices * panel;
+    pack_columns(w, first, (end < w->p.n ? end : w->p.n) - first);
+}
+
+/* A transposed, some rows at a time. */
+static void turned_rows(const struct product *p, struct mo_sgemm_block b)
+{
+    float rows[A_ROWS * MO_SGEMM_K];
+    const float *a = b.a;
+    int64_t m = b.m;
+    b.a = rows;
+    b.a_col = MO_SGEMM_ROWS;
+    b.a_panel = b.k * MO_SGEMM_ROWS;
+    for (int64_t i = 0; i < m; i += A_ROWS, b.c += A_ROWS * b.ldc) {
+        b.m = m - i < A_ROWS ? m - i : A_ROWS;
+        p->loops->pack_a(b.m, b.k, a + i, p->lda, rows);
+        p->loops->block(&b);
+    }
 }
 
 static void packed_slice(void *arg, int i)
@@ -168,7 +194,12 @@ static void packed_slice(void *arg, int i)
         b.bias = NULL;
         b.act = MO_ACT_NONE;
     }
-    p->loops->block(&b);
+    if (p->by_columns)
+        pack_columns(w, j0, n);
+    if (p->ta && n >= A_COLUMNS)
+        turned_rows(p, b);
+    else
+        p->loops->block(&b);
     if (is_last)
         finish_act(p, &b);
 }
@@ -193,7 +224,8 @@ static void multiply_packed(struct mo_device *dev, const struct product *whole)
         for (; w.k0 < whole->k; w.k0 += w.k) {
             w.k = whole->k - w.k0 < MO_SGEMM_K ? whole->k - w.k0 : MO_SGEMM_K;
             w.n_pack_slices = w.p.n_slices < w.n_panels ? w.p.n_slices : w.n_panels;
-            mo_team_run(dev->team, (int)w.n_pack_slices, pack_slice, &w);
+            if (!w.p.by_columns)        /* else each slice has its own */
+                mo_team_run(dev->team, (int)w.n_pack_slices, pack_slice, &w);
             mo_team_run(dev->team, (int)w.p.n_slices, packed_slice, &w);
         }
     }

@@ -12,6 +12,7 @@ struct mo_sgemm_block {
     int64_t m, n, k;
     const float *a;
     int64_t a_row, a_col;
+    int64_t a_panel;                /* not 0: a is packed, and this many floats lie from MO_SGEMM_ROWS rows to the next */
     const float *b;
     int64_t b_row, b_panel;         /* floats from k to k + 1, and from panel to panel */
     float *c;
@@ -28,12 +29,16 @@ struct mo_sgemm_loops {
     void (*block)(const struct mo_sgemm_block *p);
     /* Columns j0.. of op(B), k x n, into n_panels panels of k rows. */
     void (*pack)(bool tb, int64_t k, int64_t n, const float *b, int64_t ldb, int64_t n_panels, float *to);
+    /* m rows of the transpose of a, for a_row 1, a_col MO_SGEMM_ROWS and a_panel k * MO_SGEMM_ROWS */
+    void (*pack_a)(int64_t m, int64_t k, const float *a, int64_t lda, float *to);
 };
 
 extern const struct mo_sgemm_loops mo_sgemm_avx2, mo_sgemm_avx512;
 /* NULL on the plain C tier. */
 const struct mo_sgemm_loops *mo_sgemm_loops(enum mo_isa isa);
 
+/* Rows of a packed panel of A. */
+#define MO_SGEMM_ROWS 6
 /* K is cut so that a panel stays in the second level of cache. */
 #define MO_SGEMM_K 512
 

@@ -31,7 +31,7 @@ INLINE vec finish(const struct mo_sgemm_block *p, vec x, const float *c, const f
 INLINE void tile(const struct mo_sgemm_block *p, const int R, const int V, const float *b, int64_t i, int64_t j, mask last)
 {
     vec sum[12][MAX_V];
-    const float *a = p->a + i * p->a_row;
+    const float *a = p->a + (p->a_panel ? i / MO_SGEMM_ROWS * p->a_panel : i * p->a_row);
     const int64_t a_row = p->a_row, a_col = p->a_col, b_row = p->b_row;
     UNROLL
     for (int r = 0; r < R; r++)
@@ -90,10 +90,13 @@ ROWS(rows_4, 4, 6)
 ROWS(rows_3, 3, 8)
 ROWS(rows_2, 2, 12)
 ROWS(rows_1, 1, 12)
+ROWS(packed_3, 3, 6)
+ROWS(packed_2, 2, 6)
 #else
 ROWS(rows_2, 2, 6)
 ROWS(rows_1, 1, 8)
 #endif
+ROWS(packed_1, 1, 6)
 
 static void block(const struct mo_sgemm_block *p)
 {
@@ -103,11 +106,13 @@ static void block(const struct mo_sgemm_block *p)
         int v = (int)((n + WIDTH - 1) / WIDTH);
         mask last = mask_of(n - (v - 1) * WIDTH);
         switch (v) {
-        case 1: rows_1(p, b, j, last); break;
-        case 2: rows_2(p, b, j, last); break;
+        case 1: (p->a_panel ? packed_1 : rows_1)(p, b, j, last); break;
 #if defined(__AVX512F__)
-        case 3: rows_3(p, b, j, last); break;
+        case 2: (p->a_panel ? packed_2 : rows_2)(p, b, j, last); break;
+        case 3: (p->a_panel ? packed_3 : rows_3)(p, b, j, last); break;
         case 4: rows_4(p, b, j, last); break;
+#else
+        case 2: rows_2(p, b, j, last); break;
 #endif
         default: break;
         }
@@ -183,4 +188,14 @@ static void pack(bool tb, int64_t k, int64_t n, const float *b, int64_t ldb, int
     }
 }
 
-const struct mo_sgemm_loops LOOPS = { .panel = PANEL, .block = block, .pack = pack };
+/* Rows of the transpose are columns: some of each row of `a`, which is read once. */
+static void pack_a(int64_t m, int64_t k, const float *a, int64_t lda, float *to)
+{
+    for (int64_t c = 0; c < k; c++, a += lda, to += MO_SGEMM_ROWS)
+        for (int64_t i = 0; i < m; i += MO_SGEMM_ROWS) {
+            mask part = mask_of(m - i < MO_SGEMM_ROWS ? m - i : MO_SGEMM_ROWS);
+            STORE_PART(to + i * k, part, LOAD_PART(part, a + i));
+        }
+}
+
+const struct mo_sgemm_loops LOOPS = { .panel = PANEL, .block = block, .pack = pack, .pack_a = pack_a };
