@@ -12,8 +12,9 @@
 #include "lib/run/run.h"
 
 enum { MAX_ROUNDS = 50 };
-/* A model of a few nodes may double many times over before anybody minds. */
-#define LEAST_FOLD_BYTES ((uint64_t)64000000)
+/* Constants may grow to this many bytes in all before folding stops: a file that others still read, since protobuf ends
+ * at 2 GB. */
+#define LEAST_FOLD_BYTES ((uint64_t)1000000000)
 
 enum rule_id {
     INLINE_FUNCTIONS, FREE_INITIALIZERS, LIFT_CONSTANTS, FOLD_CONSTANTS, FOLD_SHAPES, DROP_IDENTITY, DROP_STATES, MERGE_RESHAPES, KEEP_DIMS,
@@ -48,7 +49,7 @@ static const struct mopt_option options[] = {
     RULE(DROP_UNUSED, "drop-unused", "nodes and initializers that nobody reads"),
     { "fold-limit", MOPT_OPT_FLOAT, offsetof(struct simplify_options, fold_limit), .def = NAN, .min = 0, .max = 1e6,
       .word = "MB", .needs = "fold-constants",
-      .help = "how much folding may add; by default as much as all constants take, and at least 64 MB" },
+      .help = "how much folding may add; by default constants may double, or grow to 1 GB in all" },
     { 0 }
 };
 
@@ -272,8 +273,10 @@ static enum mopt_status run(struct mo_job *job)
     struct simplify s = { .job = job, .model = job->model, .options = job->options };
     s.r = (struct mo_rewrite){ .ctx = job->ctx, .g = &s.model->graph };
     s.may_fold_bytes = (size_t)(s.options->fold_limit * 1e6);
-    if (isnan(s.options->fold_limit))
-        s.may_fold_bytes = (size_t)MO_MAX(mo_graph_constant_bytes(s.r.g), LEAST_FOLD_BYTES);
+    if (isnan(s.options->fold_limit)) {
+        uint64_t bytes = mo_graph_constant_bytes(s.r.g);
+        s.may_fold_bytes = (size_t)(bytes < LEAST_FOLD_BYTES / 2 ? LEAST_FOLD_BYTES - bytes : bytes);
+    }
     uint32_t n_before = s.r.g->n_nodes;
     enum mopt_status status = simplify(&s);
     struct mopt_report *list = mo_report_list(job->report, "rules");

@@ -3,7 +3,7 @@
  *   (x - mean(x)) / sqrt(mean((x - mean(x))^2) + e) w + b      LayerNormalization (opset 17)
  *   x / sqrt(mean(x^2) + e) w                                  RMSNormalization (23)
  *   x / 2 (1 + erf(x / sqrt(2)))                               Gelu (20)
- *   x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))          Gelu, approximated
+ *   x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))          Gelu, approximated; its factors in any order
  *   clip(x + 3, 0, 6) / 6                                      HardSigmoid
  *   x HardSigmoid(x) of that slope                             HardSwish (14)
  *
@@ -266,7 +266,7 @@ static enum mopt_status make_rmsnorm(struct mo_rewrite *r, mo_node_id i)
 /* ---- activations ------------------------------------------------------------------------------------ */
 
 /* Nodes that go when their whole is made. */
-struct parts { const struct mo_node *nodes[8]; int n; };
+struct parts { const struct mo_node *nodes[16]; int n; };
 
 /* All of them read once, and noted; false where one is missing or read elsewhere too. */
 static bool note(const struct mo_graph *g, struct parts *p, const struct mo_node *n, uint32_t n_uses)
@@ -286,30 +286,88 @@ static mo_value_id erf_of(const struct mo_graph *g, mo_value_id e, struct parts 
     return x != MO_NONE && note(g, p, erf, 1) && note(g, p, div ? div : mul, 1) ? x : MO_NONE;
 }
 
-/* Whether v is x^3, as a power or as products. */
-static bool is_cube(const struct mo_graph *g, mo_value_id v, mo_value_id x, struct parts *p)
+/* A product of numbers, powers of x and at most one value more. */
+struct product { double number; int power; mo_value_id more; };
+
+/* v as factors of *f; false where there are two values beside x, or a part that is read elsewhere too. */
+static bool take_factors(const struct mo_graph *g, mo_value_id v, mo_value_id x, struct product *f, struct parts *p)
 {
-    const struct mo_node *pow = maker_of(g, v, "Pow"), *mul = maker_of(g, v, "Mul");
-    if (pow)
-        return pow->in[0] == x && is_number(g, pow->in[1], 3) && note(g, p, pow, 1);
-    if (!mul || (mul->in[0] != x && mul->in[1] != x))
+    const struct mo_node *mul = maker_of(g, v, "Mul"), *pow = maker_of(g, v, "Pow");
+    double number;
+    if (v == x) {
+        f->power++;
+        return true;
+    }
+    if (v == MO_NONE || p->n + 4 > (int)MO_COUNT(p->nodes))
         return false;
-    const struct mo_node *square = maker_of(g, mul->in[mul->in[0] == x], "Mul");
-    return square && square->in[0] == x && square->in[1] == x && note(g, p, mul, 1) && note(g, p, square, 1);
+    if (g->values[v].data && mo_dtype_is_float(g->values[v].dtype) && mo_value_scalar(&g->values[v], &number)) {
+        f->number *= number;
+        return true;
+    }
+    if (mul && mul->n_in == 2 && has_uses(g, mul, 1))
+        return note(g, p, mul, 1) && take_factors(g, mul->in[0], x, f, p) && take_factors(g, mul->in[1], x, f, p);
+    if (pow && pow->in[0] == x && (is_number(g, pow->in[1], 2) || is_number(g, pow->in[1], 3))) {
+        f->power += is_number(g, pow->in[1], 2) ? 2 : 3;
+        return note(g, p, pow, 1);
+    }
+    if (f->more != MO_NONE)
+        return false;
+    f->more = v;
+    return true;
 }
 
-/* x of tanh(sqrt(2 / pi) (x + 0.044715 x^3)), or MO_NONE. */
-static mo_value_id tanh_of(const struct mo_graph *g, mo_value_id e, struct parts *p)
+static bool is_near(double found, double wanted)
 {
-    const struct mo_node *th = maker_of(g, e, "Tanh"), *scaled = th ? maker_of(g, th->in[0], "Mul") : NULL;
-    mo_value_id sum = scaled ? beside_number(g, scaled, sqrt(2 / 3.14159265358979323846)) : MO_NONE;
-    const struct mo_node *add = maker_of(g, sum, "Add");
-    for (uint32_t k = 0; add && k < 2; k++) {
-        const struct mo_node *term = maker_of(g, add->in[1 - k], "Mul");
-        mo_value_id x = add->in[k], cube = term ? beside_number(g, term, 0.044715) : MO_NONE;
+    return fabs(found - wanted) <= 1e-5 * wanted;
+}
+
+/* Whether v is sqrt(2 / pi) (x + 0.044715 x^3), the factors in any order and outside the sum or in it. */
+static bool is_tanh_argument(const struct mo_graph *g, mo_value_id v, mo_value_id x, struct parts *p)
+{
+    const double c1 = sqrt(2 / 3.14159265358979323846), c3 = 0.044715 * c1;
+    struct product whole = { 1, 0, MO_NONE };
+    if (!take_factors(g, v, x, &whole, p))
+        return false;
+    const struct mo_node *add = maker_of(g, whole.more, "Add");
+    if (!add || !note(g, p, add, 1))
+        return false;
+    struct product a = { whole.number, whole.power, MO_NONE }, b = a;
+    if (!take_factors(g, add->in[0], x, &a, p) || !take_factors(g, add->in[1], x, &b, p) || a.more != MO_NONE ||
+        b.more != MO_NONE)
+        return false;
+    return (a.power == 1 && b.power == 3 && is_near(a.number, c1) && is_near(b.number, c3)) ||
+           (a.power == 3 && b.power == 1 && is_near(a.number, c3) && is_near(b.number, c1));
+}
+
+/* What 1 + tanh may be multiplied with besides one half, seen from node i, the Add. */
+static int candidates_for_x(const struct mo_graph *g, mo_node_id i, mo_value_id x[2])
+{
+    mo_node_id first = only_reader(g, &g->nodes[i], "Mul"), last;
+    if (first == MO_NONE)
+        return 0;
+    const struct mo_node *p = &g->nodes[first];
+    mo_value_id other = p->in[p->in[0] == g->nodes[i].out[0]];
+    const struct mo_node *half = maker_of(g, other, "Mul");
+    if (is_number(g, other, 0.5)) {
+        last = only_reader(g, p, "Mul");
+        x[0] = last == MO_NONE ? MO_NONE : g->nodes[last].in[g->nodes[last].in[0] == p->out[0]];
+        return 1;
+    }
+    x[0] = other;
+    x[1] = half ? beside_number(g, half, 0.5) : MO_NONE;
+    return 2;
+}
+
+/* x of 1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)), which node i adds up, or MO_NONE. */
+static mo_value_id tanh_of(const struct mo_graph *g, mo_node_id i, mo_value_id e, struct parts *p)
+{
+    const struct mo_node *th = maker_of(g, e, "Tanh");
+    mo_value_id x[2];
+    int n = th ? candidates_for_x(g, i, x) : 0;
+    for (int k = 0; k < n; k++) {
         p->n = 0;
-        if (cube != MO_NONE && is_cube(g, cube, x, p))
-            return note(g, p, th, 1) && note(g, p, scaled, 1) && note(g, p, add, 1) && note(g, p, term, 1) ? x : MO_NONE;
+        if (x[k] != MO_NONE && note(g, p, th, 1) && is_tanh_argument(g, th->in[0], x[k], p))
+            return x[k];
     }
     return MO_NONE;
 }
@@ -341,7 +399,7 @@ static enum mopt_status make_gelu(struct mo_rewrite *r, mo_node_id i)
     mo_value_id e = g->opset < 20 ? MO_NONE : beside_number(g, &g->nodes[i], 1), x = erf_of(g, e, &parts);
     bool is_exact = x != MO_NONE;
     if (!is_exact)
-        x = tanh_of(g, e, &parts);
+        x = tanh_of(g, i, e, &parts);
     mo_node_id last = x == MO_NONE ? MO_NONE : half_product(g, i, x, &parts);
     if (last == MO_NONE)
         return MOPT_OK;

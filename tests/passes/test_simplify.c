@@ -607,6 +607,26 @@ START_TEST(gelu_of_tanh_is_composed)
 }
 END_TEST
 
+/* x / 2 (1 + tanh(r x (1 + c x x))), as transformers' gelu_fast; _i: the order of the factors; 4: x squared is not of x. */
+START_TEST(gelu_of_tanh_is_composed_in_any_order)
+{
+    ck_assert(mo_model_set_opset(m, "", 20));
+    mo_value_id x = node("Relu", input("x", 2, 2, 3, 0, 0), MO_NONE, MO_NONE);
+    mo_value_id z = _i == 4 ? node("Exp", x, MO_NONE, MO_NONE) : x;
+    mo_value_id cx = node("Mul", x, number("c", 0.044715f), MO_NONE);
+    mo_value_id term = _i == 3 ? node("Mul", number("d", 0.044715f), node("Pow", x, number("two", 2), MO_NONE), MO_NONE)
+                               : node("Mul", cx, z, MO_NONE);
+    mo_value_id sum = node("Add", number("one", 1), term, MO_NONE), r = number("r", 0.79788456f);
+    mo_value_id inner = _i == 0 ? node("Mul", node("Mul", x, r, MO_NONE), sum, MO_NONE)
+                      : _i == 1 ? node("Mul", r, node("Mul", sum, x, MO_NONE), MO_NONE)
+                                : node("Mul", x, node("Mul", sum, r, MO_NONE), MO_NONE);
+    mo_value_id e = node("Add", number("one", 1), node("Tanh", inner, MO_NONE, MO_NONE), MO_NONE);
+    mo_value_id y = node("Mul", node("Mul", number("h", 0.5f), x, MO_NONE), e, MO_NONE);
+    ck_assert_int_eq(simplify("compose", y), _i < 4);
+    ck_assert_uint_eq(count("Gelu"), _i < 4);
+}
+END_TEST
+
 /* _i: by Div, by Reciprocal, by 1 / x; without a weight. 4: in an opset that has none. */
 START_TEST(rms_normalization_is_composed)
 {
@@ -771,6 +791,7 @@ Suite *suite_simplify(void)
     tcase_add_loop_test(t, what_is_read_between_is_not_composed, 0, 2);
     tcase_add_loop_test(t, gelu_is_composed, 0, 5);
     tcase_add_loop_test(t, gelu_of_tanh_is_composed, 0, 5);
+    tcase_add_loop_test(t, gelu_of_tanh_is_composed_in_any_order, 0, 5);
     tcase_add_loop_test(t, rms_normalization_is_composed, 0, 5);
     tcase_add_loop_test(t, hard_swish_is_composed, 0, 2);
     tcase_add_test(t, older_opsets_keep_the_parts);
