@@ -58,7 +58,7 @@ ifneq ($(SAN),)
 endif
 VERSION := $(shell sed -n 's/.*MOPT_VERSION "\(.*\)"/\1/p' lib/mopt.h)
 # --wrap: OpenBLAS's scratch memory goes through kernels/cpu/blas_memory.c, which makes it safe in threads.
-LIBS := $(OPENBLAS) -Wl,--wrap=blas_memory_alloc,--wrap=blas_memory_free,-u,__wrap_blas_memory_alloc -lprotobuf-c -lcjson -ljpeg -lpng -ltiff -lwebp -lopenjp2 -lz -ldl -lpthread -lm
+LIBS := $(OPENBLAS) -Wl,--wrap=blas_memory_alloc,--wrap=blas_memory_free,-u,__wrap_blas_memory_alloc -lprotobuf-c -lcjson -ljpeg -lpng -ltiff -lwebp -lopenjp2 -lpcre2-8 -lz -ldl -lpthread -lm
 
 LIB_SRC := $(wildcard lib/*/*.c kernels/*.c kernels/cpu/*.c kernels/cuda/*.c kernels/comm/*.c formats/*.c)
 LIB_SRC := $(sort $(LIB_SRC))

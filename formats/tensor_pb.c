@@ -8,12 +8,28 @@
 #include "lib/ops/sequence.h"
 
 /* Field numbers of TensorProto, and wire types. */
-enum { FIELD_DIMS = 1, FIELD_TYPE = 2, FIELD_NAME = 8, FIELD_RAW = 9, WIRE_VARINT = 0, WIRE_BYTES = 2, MAX_VARINT = 10 };
+enum { FIELD_DIMS = 1, FIELD_TYPE = 2, FIELD_STRING = 6, FIELD_NAME = 8, FIELD_RAW = 9, WIRE_VARINT = 0, WIRE_BYTES = 2, MAX_VARINT = 10 };
+
+static enum mopt_status copy_texts(struct mopt_ctx *ctx, const struct mo_tensor_const *from, struct mo_host_tensor *to)
+{
+    int64_t n = mo_shape_elems(&from->shape);
+    to->dtype = MO_STRING;
+    to->shape = from->shape;
+    for (int64_t i = 0; i < n; i++)
+        to->n_bytes += strlen(from->strings[i]) + 1;
+    char *at = to->data = mo_mem_new(to->n_bytes + 1, 1);
+    if (!at)
+        return mo_no_memory(ctx, to->n_bytes, "a tensor");
+    for (int64_t i = 0; i < n; i++)
+        at = stpcpy(at, from->strings[i]) + 1;
+    snprintf(to->name, sizeof to->name, "%s", from->name);
+    return MOPT_OK;
+}
 
 static enum mopt_status copy_out(struct mopt_ctx *ctx, const struct mo_tensor_const *from, struct mo_host_tensor *to)
 {
     if (from->dtype == MO_STRING)
-        return mo_fail(ctx, MOPT_UNSUPPORTED, "the tensor holds texts");
+        return copy_texts(ctx, from, to);
     to->dtype = from->dtype;
     to->shape = from->shape;
     to->n_bytes = mo_dtype_bytes(from->dtype, mo_shape_elems(&from->shape));
@@ -85,8 +101,10 @@ static enum mopt_status parse_item(struct mopt_ctx *ctx, struct list *l, uint64_
     }
     struct mo_host_tensor *item = &l->items[l->n++];
     *item = (struct mo_host_tensor){ 0 };
-    if (field == FIELD_TENSORS)
-        return mo_tensor_pb_parse(ctx, at, n_bytes, item);
+    if (field == FIELD_TENSORS) {
+        MO_TRY(mo_tensor_pb_parse(ctx, at, n_bytes, item));
+        return item->dtype != MO_STRING ? MOPT_OK : mo_fail(ctx, MOPT_UNSUPPORTED, "a list of tensors of strings");
+    }
     return parse_list(ctx, field == FIELD_SEQUENCES ? MO_SEQUENCE : MO_OPTIONAL, at, n_bytes, depth + 1, item);
 }
 
@@ -168,7 +186,8 @@ static uint8_t *put_bytes(uint8_t *at, int field, const void *bytes, size_t n)
 enum mopt_status mo_tensor_pb_encode(struct mopt_ctx *ctx, const struct mo_host_tensor *t, uint8_t **bytes,
                                      size_t *n_bytes)
 {
-    size_t n_name = strlen(t->name), room = t->n_bytes + n_name + (2 * MO_MAX_RANK + 6) * MAX_VARINT;
+    size_t n_texts = t->dtype == MO_STRING ? (size_t)mo_shape_elems(&t->shape) : 0, n_name = strlen(t->name);
+    size_t room = t->n_bytes + n_name + (2 * n_texts + 2 * MO_MAX_RANK + 6) * MAX_VARINT;
     uint8_t *start = mo_mem_new(room, 1), *at = start;
     if (!start)
         return mo_no_memory(ctx, room, "a tensor");
@@ -177,7 +196,11 @@ enum mopt_status mo_tensor_pb_encode(struct mopt_ctx *ctx, const struct mo_host_
     at = put_number(at, FIELD_TYPE, (uint64_t)t->dtype);
     if (n_name)
         at = put_bytes(at, FIELD_NAME, t->name, n_name);
-    at = put_bytes(at, FIELD_RAW, t->data, t->n_bytes);
+    const char *text = t->data;
+    for (size_t i = 0; i < n_texts; i++, text += strlen(text) + 1)
+        at = put_bytes(at, FIELD_STRING, text, strlen(text));
+    if (t->dtype != MO_STRING)
+        at = put_bytes(at, FIELD_RAW, t->data, t->n_bytes);
     *bytes = start;
     *n_bytes = (size_t)(at - start);
     return MOPT_OK;

@@ -3,7 +3,7 @@
 # Says what it will run before it runs it. As root, or with sudo.
 set -eu
 build="gcc make pkg-config protobuf-c-compiler libprotobuf-c-dev libcjson-dev libopenblas-serial-dev libdnnl-dev
-       libjpeg-dev libpng-dev libtiff-dev libwebp-dev libopenjp2-7-dev zlib1g-dev libopenmpi-dev openmpi-bin"
+       libjpeg-dev libpng-dev libtiff-dev libwebp-dev libopenjp2-7-dev libpcre2-dev zlib1g-dev libopenmpi-dev openmpi-bin"
 demo="dataset-fashion-mnist"
 check="check libsubunit-dev libonnx-testdata dataset-fashion-mnist python3 python3-venv zstd g++ clang libclang-rt-14-dev"
 case "${1:-}" in

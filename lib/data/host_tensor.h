@@ -6,7 +6,8 @@
 
 struct mo_host_tensor {
     char name[128];             /* as the file says; cut when longer; may be empty */
-    enum mo_dtype dtype;        /* anything but strings */
+    enum mo_dtype dtype;
+    /* of strings: the texts one behind the other, each ended by 0 */
     struct mo_shape shape;
     void *data;                 /* mo_mem_new; mo_host_tensor_release frees it. Non-NULL for empty tensors too */
     size_t n_bytes;

@@ -66,16 +66,16 @@ int64_t mo_value_elems(const struct mo_value *v)
     return mo_shape_elems(&v->shape);
 }
 
-/* 0 where the shape is not known; strings count as pointers would not: by their characters. */
+/* 0 where the shape is not known; constant strings count by their characters. */
 size_t mo_value_bytes(const struct mo_value *v)
 {
     int64_t n = mo_value_elems(v);
     if (n < 0)
         return 0;
-    if (v->dtype != MO_STRING)
+    if (v->dtype != MO_STRING || !v->strings)
         return mo_dtype_bytes(v->dtype, n);
     size_t bytes = 0;
-    for (int64_t i = 0; v->strings && i < n; i++)
+    for (int64_t i = 0; i < n; i++)
         bytes += strlen(v->strings[i]);
     return bytes;
 }

@@ -32,7 +32,7 @@ static inline bool mo_is_list(enum mo_dtype dtype)
     return dtype == MO_SEQUENCE || dtype == MO_OPTIONAL;
 }
 const char *mo_dtype_name(enum mo_dtype dtype);             /* "float32", "int8", ...; "dtype 99" never crashes */
-int mo_dtype_bits(enum mo_dtype dtype);                     /* 0: string or unknown */
+int mo_dtype_bits(enum mo_dtype dtype);                     /* 0: unknown. Of strings, the numbers that stand for texts while running */
 bool mo_dtype_is_float(enum mo_dtype dtype);                /* f16, bf16, f32, f64 */
 /* Bytes of n elements, sub-byte types packed, two or four to a byte; SIZE_MAX on overflow. */
 size_t mo_dtype_bytes(enum mo_dtype dtype, int64_t n_elems);

@@ -27,6 +27,7 @@ static enum mopt_status open_captures(struct mo_body *b)
         const struct mo_value *outer = &b->outer->graph->values[from];
         inner->is_captured = false;
         inner->data = outer->data;      /* a constant is one inside too; it is borrowed */
+        inner->strings = outer->strings;
         inner->owner = MO_DATA_BORROWED;
         inner->dtype = outer->dtype;
         inner->element = outer->element;

@@ -9,7 +9,7 @@ enum mopt_status mo_host_open(struct mo_host *h, struct mo_run *r, const struct 
         h->in[i] = mo_run_in(r, n, i);
         if (!v || !h->in[i] || r->be->is_host)
             continue;
-        size_t bytes = mo_value_bytes(v);
+        size_t bytes = mo_dtype_bytes(v->dtype, mo_value_elems(v));
         h->copies[i] = mo_mem_new(MO_MAX(bytes, (size_t)1), 1);
         if (!h->copies[i])
             return mo_no_memory(r->ctx, bytes, "an input in host memory");
@@ -47,7 +47,7 @@ enum mopt_status mo_host_make(struct mo_host *h, uint32_t k, enum mo_dtype dtype
 int64_t mo_host_int(enum mo_dtype dtype, const void *data, int64_t i)
 {
     switch (dtype) {
-    case MO_I64: case MO_U64: return ((const int64_t *)data)[i];
+    case MO_I64: case MO_U64: case MO_STRING: return ((const int64_t *)data)[i];
     case MO_I32: return ((const int32_t *)data)[i];
     case MO_U32: return ((const uint32_t *)data)[i];
     case MO_I16: return ((const int16_t *)data)[i];

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "lib/ops/text.h"
+
 enum mopt_status mo_ml_read_post(struct mopt_ctx *ctx, const struct mo_node *n, enum mo_ml_post *post)
 {
     static const char *const names[] = { "NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT" };
@@ -150,14 +152,21 @@ enum mopt_status mo_ml_open_result(struct mo_run *r, struct mo_ml_result *result
     *result = (struct mo_ml_result){ .rows = rows, .width = width, .dtype = dtype };
     if (has_classes)
         MO_TRY(mo_ml_read_labels(r->ctx, n, &result->labels));
-    if (class && result->labels.is_text && (class->n_uses || class->is_output))
-        return mo_fail(r->ctx, MOPT_UNSUPPORTED, "its classes are texts, which are not computed");
+    if (class && result->labels.is_text) {
+        size_t n_labels;
+        enum mopt_status status = mo_text_attr(r, mo_node_attr(n, "classlabels_strings"), &result->texts, &n_labels);
+        if (status) {
+            mo_ml_close_result(result);
+            return status;
+        }
+        result->labels.ints = result->texts;
+    }
     size_t n_scores;
     bool fits = mo_mul_size((size_t)rows, (size_t)width, &n_scores);
     result->score = fits ? mo_mem_new(n_scores + 1, sizeof(double)) : NULL;
-    if (class && !result->labels.is_text)
+    if (class)
         result->class = mo_mem_new((size_t)rows + 1, sizeof *result->class);
-    if (!result->score || (class && !result->labels.is_text && !result->class)) {
+    if (!result->score || (class && !result->class)) {
         mo_ml_close_result(result);
         return mo_no_memory(r->ctx, (uint64_t)rows * sizeof(double), "scores");
     }
@@ -185,6 +194,7 @@ void mo_ml_put_result(struct mo_ml_result *result, struct mo_host *h, uint32_t a
 
 void mo_ml_close_result(struct mo_ml_result *result)
 {
+    mo_mem_free(result->texts);
     mo_mem_free(result->class);
     mo_mem_free(result->score);
 }

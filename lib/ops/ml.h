@@ -35,10 +35,10 @@ struct mo_ml_result {
     int64_t rows, width;
     enum mo_dtype dtype;
     struct mo_ml_labels labels;
+    int64_t *texts;             /* the labels as numbers of texts, where they are texts */
     int64_t *class;             /* NULL: no classes are wanted */
     void *score;
 };
-/* Refuses classes that are texts where something reads them. */
 MOPT_MUST_CHECK enum mopt_status mo_ml_open_result(struct mo_run *r, struct mo_ml_result *result, const struct mo_node *n,
                                                    int64_t rows, int64_t width, enum mo_dtype dtype, bool has_classes);
 /* Row i: its class by place, and its scores before `post`, which is applied in place. */

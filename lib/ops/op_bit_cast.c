@@ -6,7 +6,7 @@ static enum mopt_status infer(struct mopt_ctx *ctx, struct mo_graph *g, struct m
     const struct mo_value *x = mo_in(g, n, 0);
     enum mo_dtype to = (enum mo_dtype)mo_node_int(n, "to", 0);
     const struct mo_shape shape = x->shape;
-    if (mo_dtype_bits(to) == 0)
+    if (mo_dtype_bits(to) == 0 || to == MO_STRING || x->dtype == MO_STRING)
         return mo_fail(ctx, MOPT_DATA, "element type %d has no bits to cast to", (int)to);
     if (x->dtype != MO_UNDEFINED && mo_dtype_bits(x->dtype) != mo_dtype_bits(to))
         return mo_fail(ctx, MOPT_DATA, "from %s to %s, both should have as many bits", mo_dtype_name(x->dtype),

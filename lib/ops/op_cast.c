@@ -1,6 +1,7 @@
 /* Cast, CastLike: another element type. Gradients are float32 whatever the type (but
- * bfloat16 of that), so they go straight through. 2- and 4-bit types lie packed and are unpacked on the way. */
-#include "lib/ops/tensor.h"
+ * bfloat16 of that), so they go straight through. 2- and 4-bit types lie packed and are unpacked on the way. To and
+ * from strings each number is written or read on the host. */
+#include "lib/ops/text.h"
 
 #include <string.h>
 
@@ -18,16 +19,15 @@ static enum mopt_status infer_to(struct mopt_ctx *ctx, struct mo_graph *g, struc
     struct cast *p = n->params;
     const struct mo_value *x = mo_in(g, n, 0);
     const char *round = mo_node_text(n, "round_mode", "up");
-    if (mo_dtype_bits(to) == 0 && to != MO_STRING)
+    if (mo_dtype_bits(to) == 0)
         return mo_fail(ctx, MOPT_DATA, "cast to element type %d", (int)to);
-    if (to == MO_STRING || x->dtype == MO_STRING)
-        return mo_fail(ctx, MOPT_UNSUPPORTED, "casts from and to strings");
     p->to = (int)to + (mo_node_int(n, "saturate", 1) ? 0 : 256);
     if (to == MO_F8E8M0)
         p->to += !strcmp(round, "up") ? 512 : !strcmp(round, "down") ? 1024 : 0;
     struct mo_shape shape = x->shape;
     mo_set_out(g, n, 0, to, &shape);
-    if (shape.rank < 0 || shape.rank > 1 || (!x->known && !x->data) || mo_dtype_is_float(x->dtype))
+    if (shape.rank < 0 || shape.rank > 1 || (!x->known && !x->data) || mo_dtype_is_float(x->dtype) ||
+        to == MO_STRING)
         return MOPT_OK;
     int64_t *known = mo_known_out(g, n, 0), count = known ? mo_shape_elems(&shape) : 0;
     for (int64_t k = 0; k < count; k++) {
@@ -69,6 +69,8 @@ static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
     char *scratch = mo_run_scratch(r, n);
     const void *x = mo_run_in(r, n, 0);
     void *y = mo_run_out(r, n, 0);
+    if (from == MO_STRING || to == MO_STRING)
+        return mo_text_cast(r, n);
     if (is_packed(from)) {
         r->be->unpack_bits(r->dev, (int)from, n_elems, x, scratch);
         x = scratch;

@@ -74,7 +74,7 @@ static enum mopt_status infer_not(struct mopt_ctx *ctx, struct mo_graph *g, stru
 
 /* ---- forward ---- */
 
-/* Comparing texts is not offered: the kernel refuses their type. */
+/* Texts are equal where their numbers are; the kernel refuses their type for anything else. */
 static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
 {
     const struct compare *p = n->params;
@@ -83,7 +83,8 @@ static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
     int64_t stride_a[MO_MAX_RANK], stride_b[MO_MAX_RANK];
     mo_broadcast_strides(&a->shape, &y->shape, stride_a);
     mo_broadcast_strides(&shape_b, &y->shape, stride_b);
-    r->be->binary(r->dev, p->f, (int)a->dtype, y->shape.rank, y->shape.dim, stride_a, stride_b, mo_run_in(r, n, 0),
+    enum mo_dtype dtype = a->dtype == MO_STRING && p->f == MO_EQUAL ? MO_I64 : a->dtype;
+    r->be->binary(r->dev, p->f, (int)dtype, y->shape.rank, y->shape.dim, stride_a, stride_b, mo_run_in(r, n, 0),
                   mo_run_in(r, n, 1), mo_run_out(r, n, 0));
     return MOPT_OK;
 }

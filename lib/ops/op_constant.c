@@ -40,6 +40,8 @@ static enum mopt_status infer_fill(struct mopt_ctx *ctx, struct mo_graph *g, str
             return mo_fail(ctx, MOPT_DATA, "value should be a tensor of one element");
         dtype = value->tensors[0].dtype;
         MO_TRY(mo_check_movable(ctx, dtype));
+        if (dtype == MO_STRING)
+            return mo_fail(ctx, MOPT_DATA, "it fills with numbers, value holds a text");
         memcpy(p->value, value->tensors[0].data, mo_elem_bytes(dtype));
     }
     if (rank > MO_MAX_RANK)

@@ -79,7 +79,7 @@ static enum mopt_status prepare(struct mo_run *r, const struct mo_node *n)
     const struct mo_value *x = mo_in(r->graph, n, 0);
     enum mo_dtype dtype = mo_out(r->graph, n, 0)->dtype;
     bool reads = p->draw == DRAW_BERNOULLI || p->draw == DRAW_MULTINOMIAL;
-    if (!mo_elem_bytes(dtype))
+    if (!mo_elem_bytes(dtype) || dtype == MO_STRING)
         return mo_fail(r->ctx, MOPT_UNSUPPORTED, "it is not computed as %s", mo_dtype_name(dtype));
     if (reads && x->dtype != MO_F32 && x->dtype != MO_F64)
         return mo_fail(r->ctx, MOPT_UNSUPPORTED, "it is not computed from %s", mo_dtype_name(x->dtype));

@@ -1,11 +1,12 @@
-/* Scaler, Normalizer, Imputer, OneHotEncoder, LabelEncoder, FeatureVectorizer of ai.onnx.ml, on numbers: what pipelines of
- * scikit-learn put before a model.
+/* Scaler, Normalizer, Imputer, OneHotEncoder, LabelEncoder, CategoryMapper, FeatureVectorizer of ai.onnx.ml: what pipelines
+ * of scikit-learn put before a model. Categories, keys and values may be texts, which are numbers here (texts.h).
  *
  *   Scaler             y = (x - offset) scale, of one number or one for each feature
  *   Normalizer         y = x / norm of its row: largest magnitude, sum of magnitudes, or root of the sum of squares
  *   Imputer            x, or where it is the replaced value (not-a-number too) that of its feature
  *   OneHotEncoder      y[..., k] = x is category k
  *   LabelEncoder       the value at the place of x among the keys
+ *   CategoryMapper     the same from texts to numbers, or from numbers to texts
  *   FeatureVectorizer  features side by side */
 #include <math.h>
 #include <stdio.h>
@@ -13,6 +14,7 @@
 
 #include "lib/graph/expand.h"
 #include "lib/ops/ml.h"
+#include "lib/ops/text.h"
 
 struct table {
     double *a, *b;              /* offsets, scales; imputed values; categories; keys, values */
@@ -21,15 +23,20 @@ struct table {
     int norm;
 };
 
-static const char *const kinds[] = { "Scaler", "Normalizer", "Imputer", "OneHotEncoder", "LabelEncoder" };
-enum kind { SCALER, NORMALIZER, IMPUTER, ONE_HOT, LABEL };
+static const char *const kinds[] = { "Scaler", "Normalizer", "Imputer", "OneHotEncoder", "LabelEncoder", "CategoryMapper" };
+enum kind { SCALER, NORMALIZER, IMPUTER, ONE_HOT, LABEL, CATEGORY };
 
 static enum kind kind_of(const struct mo_node *n)
 {
     int k = 0;
-    while (k < LABEL && strcmp(n->type, kinds[k]))
+    while (k < CATEGORY && strcmp(n->type, kinds[k]))
         k++;
     return (enum kind)k;
+}
+
+static bool is_integer(enum mo_dtype dtype)
+{
+    return dtype == MO_I64 || dtype == MO_I32 || dtype == MO_I16;
 }
 
 static void release(struct table *t)
@@ -66,44 +73,101 @@ static enum mopt_status read_imputer(struct mopt_ctx *ctx, const struct mo_node 
     return MOPT_OK;
 }
 
-static enum mopt_status read_numbers(struct mopt_ctx *ctx, const struct mo_node *n, const char *what, double **out,
-                                     size_t *count)
+/* A list of texts as the numbers that stand for them. */
+static enum mopt_status read_texts(struct mo_run *r, const struct mo_attr *a, double **out, size_t *count)
 {
-    static const char *const suffixes[] = { "floats", "int64s", "tensor" };
+    int64_t *numbers = NULL;
+    enum mopt_status status = mo_text_attr(r, a, &numbers, count);
+    if (!status && !(*out = mo_mem_new(*count + 1, sizeof **out)))
+        status = mo_no_memory(r->ctx, *count * sizeof **out, "a list of strings");
+    for (size_t i = 0; !status && i < *count; i++)
+        (*out)[i] = (double)numbers[i];
+    mo_mem_free(numbers);
+    return status;
+}
+
+/* The list of attribute `name`, of texts or numbers; empty where there is none. */
+static enum mopt_status read_list(struct mo_run *r, const struct mo_node *n, const char *name, double **out, size_t *count)
+{
+    const struct mo_attr *a = mo_node_attr(n, name);
+    if (a && (a->kind == MO_ATTR_STRINGS || (a->kind == MO_ATTR_TENSOR && a->tensors[0].dtype == MO_STRING)))
+        return read_texts(r, a, out, count);
+    return mo_ml_numbers(r->ctx, n, name, NULL, out, count);
+}
+
+static enum mopt_status read_one_of(struct mo_run *r, const struct mo_node *n, const char *what, double **out, size_t *count)
+{
+    static const char *const suffixes[] = { "floats", "int64s", "tensor", "strings" };
     char name[32];
     for (size_t k = 0; k < MO_COUNT(suffixes); k++) {
         snprintf(name, sizeof name, "%s_%s", what, suffixes[k]);
         if (has(n, name))
-            return mo_ml_numbers(ctx, n, name, NULL, out, count);
+            return read_list(r, n, name, out, count);
     }
-    return mo_fail(ctx, MOPT_UNSUPPORTED, "its %s are texts, which are not computed", what);
+    return mo_fail(r->ctx, MOPT_DATA, "it has no %s", what);
 }
 
-static enum mopt_status read_label(struct mopt_ctx *ctx, const struct mo_node *n, struct table *t)
+/* What unknown keys become: of the type of the values. */
+static enum mopt_status read_default(struct mo_run *r, const struct mo_node *n, enum mo_dtype type, double *number)
 {
     const struct mo_attr *tensor = mo_node_attr(n, "default_tensor");
-    MO_TRY(read_numbers(ctx, n, "keys", &t->a, &t->n_a));
-    MO_TRY(read_numbers(ctx, n, "values", &t->b, &t->n_b));
-    if (t->n_a != t->n_b)
-        return mo_fail(ctx, MOPT_DATA, "%zu keys and %zu values", t->n_a, t->n_b);
-    t->number = has(n, "values_floats") ? (double)mo_node_float(n, "default_float", 0)
-                                        : (double)mo_node_int(n, "default_int64", -1);
-    if (tensor && tensor->kind == MO_ATTR_TENSOR && tensor->tensors[0].data && mo_shape_elems(&tensor->tensors[0].shape) == 1 &&
-        tensor->tensors[0].dtype != MO_STRING)
-        t->number = mo_ml_number(tensor->tensors[0].dtype, tensor->tensors[0].data, 0);
+    bool has_tensor = tensor && tensor->kind == MO_ATTR_TENSOR && tensor->tensors[0].data &&
+                      mo_shape_elems(&tensor->tensors[0].shape) == 1 && tensor->tensors[0].dtype == type;
+    if (type == MO_STRING) {
+        int64_t text;
+        const char *said = has_tensor ? tensor->tensors[0].strings[0] : mo_node_text(n, "default_string", "_Unused");
+        MO_TRY(mo_texts_number(r->ctx, r->options.texts, said, strlen(said), &text));
+        *number = (double)text;
+    } else if (has_tensor) {
+        *number = mo_ml_number(type, tensor->tensors[0].data, 0);
+    } else {
+        *number = type == MO_F32 ? (double)mo_node_float(n, "default_float", 0) : (double)mo_node_int(n, "default_int64", -1);
+    }
     return MOPT_OK;
 }
 
-static enum mopt_status read_table(struct mopt_ctx *ctx, const struct mo_node *n, struct table *t)
+/* 0, 1, 2 ... */
+static enum mopt_status read_places(struct mo_run *r, size_t n, double **out, size_t *count)
 {
+    *count = n;
+    *out = mo_mem_new(n + 1, sizeof **out);
+    for (size_t i = 0; *out && i < n; i++)
+        (*out)[i] = (double)i;
+    return *out ? MOPT_OK : mo_no_memory(r->ctx, n * sizeof **out, "places");
+}
+
+/* Of a LabelEncoder of opset 1, between classes and their places; of a CategoryMapper, between its lists; of others. */
+static enum mopt_status read_label(struct mo_run *r, const struct mo_node *n, struct table *t)
+{
+    const struct mo_attr *classes = mo_node_attr(n, "classes_strings");
+    enum mo_dtype type = mo_run_out_type(r, n, 0);
+    bool from_text = mo_run_in_type(r, n, 0) == MO_STRING;
+    if (kind_of(n) == CATEGORY) {
+        MO_TRY(read_list(r, n, from_text ? "cats_strings" : "cats_int64s", &t->a, &t->n_a));
+        MO_TRY(read_list(r, n, from_text ? "cats_int64s" : "cats_strings", &t->b, &t->n_b));
+    } else if (classes) {
+        MO_TRY(read_texts(r, classes, from_text ? &t->a : &t->b, from_text ? &t->n_a : &t->n_b));
+        MO_TRY(read_places(r, classes->n, from_text ? &t->b : &t->a, from_text ? &t->n_b : &t->n_a));
+    } else {
+        MO_TRY(read_one_of(r, n, "keys", &t->a, &t->n_a));
+        MO_TRY(read_one_of(r, n, "values", &t->b, &t->n_b));
+    }
+    if (t->n_a != t->n_b)
+        return mo_fail(r->ctx, MOPT_DATA, "%zu keys and %zu values", t->n_a, t->n_b);
+    return read_default(r, n, type, &t->number);
+}
+
+static enum mopt_status read_table(struct mo_run *r, const struct mo_node *n, struct table *t)
+{
+    struct mopt_ctx *ctx = r->ctx;
     switch (kind_of(n)) {
     case SCALER:
         MO_TRY(mo_ml_numbers(ctx, n, "offset", NULL, &t->a, &t->n_a));
         return mo_ml_numbers(ctx, n, "scale", NULL, &t->b, &t->n_b);
     case NORMALIZER: return read_norm(ctx, n, t);
     case IMPUTER: return read_imputer(ctx, n, t);
-    case ONE_HOT: return mo_ml_numbers(ctx, n, "cats_int64s", NULL, &t->a, &t->n_a);
-    default: return read_label(ctx, n, t);
+    case ONE_HOT: return read_list(r, n, has(n, "cats_strings") ? "cats_strings" : "cats_int64s", &t->a, &t->n_a);
+    default: return read_label(r, n, t);
     }
 }
 
@@ -114,9 +178,13 @@ static enum mopt_status prepare(struct mo_run *r, const struct mo_node *n)
     if (!t)
         return mo_no_memory(r->ctx, sizeof *t, "a table");
     *mo_run_handle(r, n) = t;
-    if (x->dtype != MO_F32 && x->dtype != MO_F64 && x->dtype != MO_I64 && x->dtype != MO_I32)
-        return mo_fail(r->ctx, MOPT_UNSUPPORTED, "its input is %s, it is computed for numbers only", mo_dtype_name(x->dtype));
-    MO_TRY(read_table(r->ctx, n, t));
+    bool takes_texts = kind_of(n) >= ONE_HOT, is_text = x->dtype == MO_STRING;
+    if (is_text ? !takes_texts : x->dtype != MO_F32 && x->dtype != MO_F64 && !is_integer(x->dtype))
+        return mo_fail(r->ctx, MOPT_UNSUPPORTED, "its input is %s, it is computed for numbers%s", mo_dtype_name(x->dtype),
+                       takes_texts ? " and texts" : " only");
+    if (kind_of(n) == ONE_HOT && is_text != has(n, "cats_strings"))
+        return mo_fail(r->ctx, MOPT_DATA, "its input is %s, its categories are not", mo_dtype_name(x->dtype));
+    MO_TRY(read_table(r, n, t));
     int64_t width = x->shape.rank ? x->shape.dim[x->shape.rank - 1] : 1;
     bool is_by_feature = kind_of(n) == SCALER || kind_of(n) == IMPUTER;
     if (is_by_feature && ((t->n_a > 1 && t->n_a != (size_t)width) || (t->n_b > 1 && t->n_b != (size_t)width)))
@@ -175,7 +243,7 @@ static void set_number(enum mo_dtype dtype, void *y, int64_t i, double x)
     switch (dtype) {
     case MO_F32: ((float *)y)[i] = (float)x; break;
     case MO_F64: ((double *)y)[i] = x; break;
-    case MO_I64: ((int64_t *)y)[i] = (int64_t)x; break;
+    case MO_I64: case MO_STRING: ((int64_t *)y)[i] = (int64_t)x; break;
     case MO_I32: ((int32_t *)y)[i] = (int32_t)x; break;
     case MO_I16: ((int16_t *)y)[i] = (int16_t)x; break;
     default: ((uint8_t *)y)[i] = (uint8_t)x;
@@ -238,12 +306,14 @@ static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
 
 /* ---- types and shapes ---- */
 
-static enum mo_dtype label_type(const struct mo_node *n)
+static enum mo_dtype label_type(const struct mo_node *n, enum mo_dtype from)
 {
+    if (kind_of(n) == CATEGORY || has(n, "classes_strings"))
+        return from == MO_STRING ? MO_I64 : from == MO_UNDEFINED ? MO_UNDEFINED : MO_STRING;
     const struct mo_attr *tensor = mo_node_attr(n, "values_tensor");
     if (tensor && tensor->kind == MO_ATTR_TENSOR)
         return tensor->tensors[0].dtype;
-    if (has(n, "values_strings") || has(n, "classes_strings"))
+    if (has(n, "values_strings"))
         return MO_STRING;
     return has(n, "values_floats") ? MO_F32 : MO_I64;
 }
@@ -261,7 +331,7 @@ static enum mopt_status infer(struct mopt_ctx *ctx, struct mo_graph *g, struct m
             return mo_fail(ctx, MOPT_UNSUPPORTED, "an input of rank %d", y.rank);
         y.dim[y.rank++] = (int64_t)(n_cats ? n_cats : texts ? texts->n : 0);
     }
-    mo_set_out(g, n, 0, kind == LABEL ? label_type(n) : kind == IMPUTER ? x->dtype : MO_F32, &y);
+    mo_set_out(g, n, 0, kind >= LABEL ? label_type(n, x->dtype) : kind == IMPUTER ? x->dtype : MO_F32, &y);
     return MOPT_OK;
 }
 
@@ -277,6 +347,7 @@ TABLE_OP(normalizer, "Normalizer")
 TABLE_OP(imputer, "Imputer")
 TABLE_OP(one_hot_encoder, "OneHotEncoder")
 TABLE_OP(label_encoder, "LabelEncoder")
+TABLE_OP(category_mapper, "CategoryMapper")
 
 /* ---- FeatureVectorizer ---- */
 

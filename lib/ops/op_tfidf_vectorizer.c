@@ -1,14 +1,14 @@
-/* TfIdfVectorizer over whole numbers: how often each n-gram of a pool occurs in a row of x, its items up to
+/* TfIdfVectorizer over whole numbers or texts: how often each n-gram of a pool occurs in a row of x, its items up to
  * max_skip_count others apart.
  *
  *     TF  the count        IDF  1, or its weight, where it occurs        TFIDF  the count times its weight
  *
  * The pool holds the n-grams of one item, then those of two, ..., beginning at ngram_counts; n-gram i counts into
- * column ngram_indexes[i]. Texts are not offered. */
+ * column ngram_indexes[i]. Texts are compared by the numbers that stand for them (texts.h). */
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/ops/host.h"
+#include "lib/ops/text.h"
 
 enum weighting { BY_TF, BY_IDF, BY_TFIDF };
 
@@ -63,7 +63,10 @@ static enum mopt_status read_attrs(struct mopt_ctx *ctx, const struct mo_node *n
     p->min_length = mo_node_int(n, "min_gram_length", 1);
     p->max_length = mo_node_int(n, "max_gram_length", 1);
     p->n_skips = mo_node_int(n, "max_skip_count", 0);
+    const struct mo_attr *texts = mo_node_attr(n, "pool_strings");
     p->pool = mo_node_ints(n, "pool_int64s", &p->n_pool);
+    if (texts && texts->kind == MO_ATTR_STRINGS)
+        p->n_pool = texts->n;
     p->starts = mo_node_ints(n, "ngram_counts", &p->n_starts);
     p->columns = mo_node_ints(n, "ngram_indexes", &p->n_columns);
     MO_TRY(read_mode(ctx, n, p));
@@ -90,10 +93,10 @@ static enum mopt_status infer(struct mopt_ctx *ctx, struct mo_graph *g, struct m
     struct vectorizer *p = n->params;
     const struct mo_value *x = mo_in(g, n, 0);
     struct mo_shape y = x->shape;
-    if (x->dtype == MO_STRING || mo_node_attr(n, "pool_strings"))
-        return mo_fail(ctx, MOPT_UNSUPPORTED, "n-grams of texts, int32 or int64 would do");
-    if (x->dtype != MO_I32 && x->dtype != MO_I64 && x->dtype != MO_UNDEFINED)
-        return mo_fail(ctx, MOPT_DATA, "an input of %s, it should be int32 or int64", mo_dtype_name(x->dtype));
+    bool is_text = mo_node_attr(n, "pool_strings") != NULL;
+    if (x->dtype != MO_UNDEFINED && (is_text ? x->dtype != MO_STRING : x->dtype != MO_I32 && x->dtype != MO_I64))
+        return mo_fail(ctx, MOPT_DATA, "an input of %s, it should be %s", mo_dtype_name(x->dtype),
+                       is_text ? "string" : "int32 or int64");
     MO_TRY(read_attrs(ctx, n, p));
     if (y.rank != MO_UNKNOWN && y.rank != 1 && y.rank != 2)
         return mo_fail(ctx, MOPT_DATA, "an input of rank %d, it should be 1 or 2", y.rank);
@@ -165,8 +168,8 @@ static void weigh(const struct vectorizer *p, int64_t rows, float *y)
     }
 }
 
-static enum mopt_status count_all(struct mopt_ctx *ctx, const struct vectorizer *p, const int64_t *x, int64_t rows, int64_t n,
-                                  float *y)
+static enum mopt_status count_all(struct mopt_ctx *ctx, const struct vectorizer *p, const int64_t *pool,
+                                  const int64_t *x, int64_t rows, int64_t n, float *y)
 {
     struct grams s = { .order = mo_mem_new(p->n_pool + 1, sizeof *s.order) };
     if (!s.order)
@@ -175,7 +178,7 @@ static enum mopt_status count_all(struct mopt_ctx *ctx, const struct vectorizer 
         size_t begin;
         s.first += s.n;
         s.n = grams_of(p, s.length, &begin);
-        s.items = p->pool + begin;
+        s.items = pool + begin;
         if (s.length < p->min_length)
             continue;
         for (size_t i = 0; i < s.n; i++)
@@ -197,17 +200,21 @@ static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
     struct mo_host h;
     enum mopt_status status = mo_host_open(&h, r, n);
     float *y = mo_mem_new(mo_run_out_elems(r, n, 0) + 1, sizeof *y);
-    int64_t *items = mo_mem_new((size_t)mo_value_elems(x) + 1, sizeof *items);
+    int64_t *items = mo_mem_new((size_t)mo_value_elems(x) + 1, sizeof *items), *texts = NULL;
+    size_t n_texts;
     if (!status && (!y || !items))
         status = mo_no_memory(r->ctx, mo_run_out_elems(r, n, 0) * sizeof *y, "counts of n-grams");
     for (int64_t i = 0; !status && i < mo_value_elems(x); i++)
         items[i] = mo_host_int(x->dtype, h.in[0], i);
+    if (!status && x->dtype == MO_STRING)
+        status = mo_text_attr(r, mo_node_attr(n, "pool_strings"), &texts, &n_texts);
     if (!status)
-        status = count_all(r->ctx, p, items, rows, length, y);
+        status = count_all(r->ctx, p, texts ? texts : p->pool, items, rows, length, y);
     if (!status)
         mo_host_put(&h, 0, y);
     mo_mem_free(y);
     mo_mem_free(items);
+    mo_mem_free(texts);
     mo_host_close(&h);
     return status;
 }

@@ -1,10 +1,10 @@
 /* Unique: the different elements of x, or its different slices along `axis`, in rising order (slices as words are
- * ordered) or, with sorted 0, in the order in which they come. Also where each comes first, which of them each
+ * ordered, texts by their bytes) or, with sorted 0, in the order in which they come. Also where each comes first, which of them each
  * element is, and how often they come. Not-a-number equals itself and comes last. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/ops/host.h"
+#include "lib/ops/text.h"
 
 struct unique {
     bool has_axis, is_sorted;
@@ -37,6 +37,7 @@ static enum mopt_status infer(struct mopt_ctx *ctx, struct mo_graph *g, struct m
 /* ---- ordering ---- */
 
 struct slices {
+    const struct mo_texts *texts;
     enum mo_dtype dtype;
     size_t elem_bytes;
     int64_t n, length;          /* how many, and elements of each */
@@ -60,6 +61,10 @@ static int compare_elements(const struct slices *s, const char *a, const char *b
     if (s->dtype == MO_F64)
         return compare_floats(((const double *)(const void *)a)[i], ((const double *)(const void *)b)[i]);
     int64_t x = mo_host_int(s->dtype, a, i), y = mo_host_int(s->dtype, b, i);
+    const char *text_x = s->dtype == MO_STRING && x != y ? mo_texts_at(s->texts, x, NULL) : NULL;
+    const char *text_y = text_x ? mo_texts_at(s->texts, y, NULL) : NULL;
+    if (text_y)
+        return strcmp(text_x, text_y);
     if (s->dtype == MO_U64)
         return ((uint64_t)x > (uint64_t)y) - ((uint64_t)x < (uint64_t)y);
     return (x > y) - (x < y);
@@ -160,7 +165,7 @@ static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
     const struct unique *p = n->params;
     const struct mo_value *x = mo_in(r->graph, n, 0);
     struct mo_shape y = p->has_axis ? x->shape : mo_shape_of(1, (int64_t)0);
-    struct slices s = { .dtype = x->dtype, .elem_bytes = mo_elem_bytes(x->dtype), .length = 1 };
+    struct slices s = { .texts = r->options.texts, .dtype = x->dtype, .elem_bytes = mo_elem_bytes(x->dtype), .length = 1 };
     struct mo_host h;
     int64_t outer = p->has_axis ? mo_dims_product(&x->shape, 0, p->axis) : 1;
     s.n = p->has_axis ? x->shape.dim[p->axis] : mo_value_elems(x);

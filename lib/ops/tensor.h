@@ -13,12 +13,12 @@ void mo_dense_strides(const struct mo_shape *shape, int64_t *stride);
 void mo_broadcast_strides(const struct mo_shape *from, const struct mo_shape *to, int64_t *stride);
 /* Product of dims [begin, end). */
 int64_t mo_dims_product(const struct mo_shape *shape, int begin, int end);
-/* Bytes of one element; 0 for texts, lists and types of less than a byte. */
+/* Bytes of one element; 0 for lists and types of less than a byte. */
 size_t mo_elem_bytes(enum mo_dtype dtype);
 
 /* ---- for infer ---- */
 
-/* Fails for texts and types of less than a byte, which lie packed. */
+/* Fails for types of less than a byte, which lie packed. */
 MOPT_MUST_CHECK enum mopt_status mo_check_movable(struct mopt_ctx *ctx, enum mo_dtype dtype);
 /* Inputs a and b must have one type; unknown ones fit. */
 MOPT_MUST_CHECK enum mopt_status mo_check_same_dtype(struct mopt_ctx *ctx, const struct mo_value *a,

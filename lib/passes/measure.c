@@ -58,14 +58,14 @@ enum mopt_status mo_sample_input(struct mo_run *run, uint32_t i, uint64_t seed)
     return s;
 }
 
-/* A run of the model, planned for one sample, inputs filled. */
+/* A run of the model, planned for one sample, inputs filled. texts: of the run that it is compared with, or NULL. */
 static enum mopt_status sample_run(struct mopt_ctx *ctx, const struct mopt_model *model, uint64_t seed, int64_t free_dim,
-                                   struct mo_run **run)
+                                   struct mo_texts *texts, struct mo_run **run)
 {
     struct mo_shape shapes[MAX_INPUTS];
     uint32_t n = 0;
     MO_TRY(mo_sample_shapes(ctx, &model->graph, 1, free_dim, shapes, MAX_INPUTS, &n));
-    MO_TRY(mo_run_new(ctx, &model->graph, &(struct mo_run_options){0}, run));
+    MO_TRY(mo_run_new(ctx, &model->graph, &(struct mo_run_options){.texts = texts}, run));
     enum mopt_status s = mo_run_shape(*run, shapes, n);
     for (uint32_t i = 0; !s && i < n; i++)
         s = mo_sample_input(*run, i, seed);
@@ -84,7 +84,7 @@ static enum mopt_status first_run(struct mopt_ctx *ctx, const struct mopt_model 
     char words[sizeof ctx->error] = "";
     for (size_t i = 0; i < MO_COUNT(dims); i++) {
         *free_dim = dims[i];
-        enum mopt_status s = sample_run(ctx, model, seed, dims[i], run);
+        enum mopt_status s = sample_run(ctx, model, seed, dims[i], NULL, run);
         if (s != MOPT_DATA)
             return s;
         if (i == 0)
@@ -187,15 +187,15 @@ enum mopt_status mo_measure_difference(struct mopt_ctx *ctx, const struct mopt_m
         s = mo_fail(ctx, MOPT_UNSUPPORTED, "%s", words);
     }
     if (!s)
-        s = sample_run(ctx, b, seed, free_dim, &run_b);
+        s = sample_run(ctx, b, seed, free_dim, run_a->options.texts, &run_b);
     if (!s)
         s = mo_run_forward(run_b);
     if (!s && mo_run_n_outputs(run_a) != mo_run_n_outputs(run_b))
         *difference = INFINITY;
     else if (!s)
         s = compare_outputs(run_a, run_b, difference);
+    mo_run_free(run_b);     /* it may use the texts of the other */
     mo_run_free(run_a);
-    mo_run_free(run_b);
     return s;
 }
 

@@ -176,17 +176,25 @@ static enum mopt_status read_inputs(struct infer *f, uint32_t *n)
     return MOPT_OK;
 }
 
+static enum mopt_status set_input(struct mo_run *run, uint32_t i, const struct mo_host_tensor *t)
+{
+    return t->dtype == MO_STRING ? mo_run_set_texts(run, i, t->data, t->n_bytes)
+                                 : mo_run_set_input(run, i, t->data, t->n_bytes);
+}
+
 static enum mopt_status take_output(struct infer *f, struct mo_run *run, uint32_t i)
 {
     const struct mo_value *v = mo_run_output(run, i);
     struct end *e = &f->out[i];
     e->tensor.dtype = v->dtype;
     e->tensor.shape = v->shape;
+    snprintf(e->tensor.name, sizeof e->tensor.name, "%s", f->g->values[e->value].name);
+    if (v->dtype == MO_STRING)
+        return mo_run_get_texts(run, i, (char **)&e->tensor.data, &e->tensor.n_bytes);
     e->tensor.n_bytes = mo_value_bytes(v);
     e->tensor.data = mo_mem_new(MO_MAX(e->tensor.n_bytes, (size_t)1), 1);
     if (!e->tensor.data)
         return mo_no_memory(f->job->ctx, e->tensor.n_bytes, "an output");
-    snprintf(e->tensor.name, sizeof e->tensor.name, "%s", f->g->values[e->value].name);
     return mo_run_get_output(run, i, e->tensor.data, e->tensor.n_bytes);
 }
 
@@ -196,7 +204,7 @@ static enum mopt_status forward(struct infer *f, struct mo_run *run)
     MO_TRY(read_inputs(f, &n));
     MO_TRY(mo_run_shape(run, f->shapes, n));
     for (uint32_t i = 0; i < n; i++)
-        MO_TRY(mo_run_set_input(run, i, f->ordered[i]->tensor.data, f->ordered[i]->tensor.n_bytes));
+        MO_TRY(set_input(run, i, &f->ordered[i]->tensor));
     double start = mo_now_s();
     MO_TRY(mo_run_forward(run));
     mo_report_set_number(f->job->report, "forward_ms", 1e3 * (mo_now_s() - start));

@@ -114,7 +114,7 @@ static bool can_run(const struct mo_graph *g, const struct mo_node *n)
         if (n->in[k] != MO_NONE && (!g->values[n->in[k]].data || g->values[n->in[k]].dtype == MO_STRING))
             return false;
     for (uint32_t k = 0; k < n->n_out; k++)
-        if (n->out[k] != MO_NONE && !mo_shape_known(&g->values[n->out[k]].shape))
+        if (n->out[k] != MO_NONE && (!mo_shape_known(&g->values[n->out[k]].shape) || g->values[n->out[k]].dtype == MO_STRING))
             return false;
     return true;
 }

@@ -246,6 +246,23 @@ static bool is_aligned(const struct mo_value *v)
     return (uintptr_t)v->data % unit == 0;
 }
 
+/* A constant of strings lies there as numbers of texts. */
+static enum mopt_status set_texts(struct mo_run *run, struct mo_plan *plan, mo_value_id id)
+{
+    const struct mo_value *v = &plan->graph.values[id];
+    size_t n = (size_t)mo_value_elems(v), bytes = n * sizeof(int64_t);
+    int64_t *numbers = mo_mem_new(n + 1, sizeof *numbers);
+    void *mem = numbers ? run->be->alloc(run->dev, bytes + 1) : NULL;
+    enum mopt_status status = mem ? mo_texts_numbers(run->ctx, run->options.texts, v->strings, n, numbers)
+                                  : mo_no_memory(run->ctx, bytes, "texts");
+    if (!status && bytes)
+        run->be->upload(run->dev, mem, numbers, bytes);
+    mo_mem_free(numbers);
+    plan->values[id].const_mem = mem;
+    plan->tensors[id].data = mem;
+    return status;
+}
+
 void *mo_plan_const(struct mo_run *run, struct mo_plan *plan, mo_value_id id)
 {
     const struct mo_value *v = &plan->graph.values[id];
@@ -266,7 +283,9 @@ static enum mopt_status set_constants(struct mo_run *run, struct mo_plan *plan)
 {
     for (mo_value_id v = 0; v < plan->graph.n_values; v++) {
         const struct mo_value *value = &plan->graph.values[v];
-        if (plan->values[v].store == MO_STORE_CONST && value->n_uses) {
+        if (plan->values[v].store == MO_STORE_CONST && value->n_uses && value->strings) {
+            MO_TRY(set_texts(run, plan, v));
+        } else if (plan->values[v].store == MO_STORE_CONST && value->n_uses) {
             plan->tensors[v].data = mo_plan_const(run, plan, v);
             if (!plan->tensors[v].data)
                 return mo_device_full(run, mo_value_bytes(value), "constants");

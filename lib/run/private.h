@@ -98,6 +98,7 @@ struct mo_run_private {
     void *hook_user;
     void *layout_mem; size_t layout_bytes;      /* of mo_run_value */
     bool is_profiling;
+    struct mo_texts *own_texts;         /* options.texts, unless they are another run's */
     bool has_forward;           /* a forward of the current plan has run */
 };
 

@@ -90,6 +90,10 @@ static enum mopt_status make(struct mo_run *run, const struct mo_graph *g)
 {
     struct mo_run_private *p = run->private_;
     MO_TRY(choose_device(run));
+    if (!run->options.texts)
+        run->options.texts = p->own_texts = mo_texts_new();
+    if (!run->options.texts)
+        return mo_no_memory(run->ctx, 64, "texts");
     MO_TRY(mo_lower_base(run, g));
     p->input_mem = mo_arena_new(&p->arena, p->n_inputs + 1, sizeof *p->input_mem);
     p->input_bytes = mo_arena_new(&p->arena, p->n_inputs + 1, sizeof *p->input_bytes);
@@ -148,6 +152,7 @@ void mo_run_free(struct mo_run *run)
     free_device(run, p->layout_mem);
     if (run->options.reference && run->dev)
         run->be->close(run->dev);
+    mo_texts_free(p->own_texts);
     mo_graph_release(&p->base);
     mo_arena_release(&p->arena);
     mo_mem_free(p);
@@ -290,6 +295,22 @@ enum mopt_status mo_run_set_input(struct mo_run *run, uint32_t i, const void *ho
     return MOPT_OK;
 }
 
+enum mopt_status mo_run_set_texts(struct mo_run *run, uint32_t i, const char *block, size_t bytes)
+{
+    const struct mo_value *v = mo_run_input(run, i);
+    if (!run->plan || !v || v->dtype != MO_STRING)
+        return mo_fail(run->ctx, MOPT_DATA, "input %u takes no texts", i);
+    size_t n = (size_t)mo_value_elems(v);
+    int64_t *numbers = mo_mem_new(n + 1, sizeof *numbers);
+    if (!numbers)
+        return mo_no_memory(run->ctx, n * sizeof *numbers, "texts");
+    enum mopt_status status = mo_texts_parse(run->ctx, run->options.texts, block, bytes, n, numbers);
+    if (!status)
+        status = mo_run_set_input(run, i, numbers, n * sizeof *numbers);
+    mo_mem_free(numbers);
+    return status;
+}
+
 uint32_t mo_run_n_outputs(const struct mo_run *run)
 {
     return run->private_->n_outputs;
@@ -319,6 +340,23 @@ enum mopt_status mo_run_get_output(struct mo_run *run, uint32_t i, void *host, s
                        bytes);
     run->be->download(run->dev, host, data, bytes);
     return MOPT_OK;
+}
+
+enum mopt_status mo_run_get_texts(struct mo_run *run, uint32_t i, char **block, size_t *bytes)
+{
+    const struct mo_value *v = mo_run_output(run, i);
+    const void *data = mo_run_output_data(run, i);
+    *block = NULL;
+    if (!v || !data || v->dtype != MO_STRING)
+        return mo_fail(run->ctx, MOPT_FAILED, "output %u holds no texts", i);
+    size_t n = (size_t)mo_value_elems(v);
+    int64_t *numbers = mo_mem_new(n + 1, sizeof *numbers);
+    if (!numbers)
+        return mo_no_memory(run->ctx, n * sizeof *numbers, "texts");
+    run->be->download(run->dev, numbers, data, n * sizeof *numbers);
+    enum mopt_status status = mo_texts_block(run->ctx, run->options.texts, numbers, n, block, bytes);
+    mo_mem_free(numbers);
+    return status;
 }
 
 float *mo_run_output_grad(struct mo_run *run, uint32_t i)

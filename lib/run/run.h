@@ -9,6 +9,7 @@
 
 #include "kernels/backend.h"
 #include "lib/graph/op.h"
+#include "lib/run/texts.h"
 
 /* Opens ctx's device on first use. */
 MOPT_MUST_CHECK enum mopt_status mo_device_need(struct mopt_ctx *ctx);
@@ -32,6 +33,7 @@ struct mo_run_options {
     float bn_momentum;          /* 0: 0.1; share of the new batch in the running statistics */
     uint64_t seed;              /* of dropout */
     bool is_shard;              /* it will run a part of a batch beside others (shards.h) */
+    struct mo_texts *texts;     /* of a run that lives longer, whose texts have the same numbers here; NULL: its own */
     struct mo_run *weights_of;  /* share the parameters of this run of the same graph, which lives longer */
     /* stop the graph at these values of the user's graph and make them its outputs (logits); NULL: its own outputs */
     const mo_value_id *outputs; uint32_t n_outputs;
@@ -97,6 +99,8 @@ MOPT_MUST_CHECK enum mopt_status mo_run_shape(struct mo_run *run, const struct m
 uint32_t mo_run_n_inputs(const struct mo_run *run);
 const struct mo_value *mo_run_input(const struct mo_run *run, uint32_t i);          /* name, dtype, planned shape */
 MOPT_MUST_CHECK enum mopt_status mo_run_set_input(struct mo_run *run, uint32_t i, const void *host, size_t bytes);
+/* Input i of strings, from a block of as many texts as it has elements, each ended by 0. */
+MOPT_MUST_CHECK enum mopt_status mo_run_set_texts(struct mo_run *run, uint32_t i, const char *block, size_t bytes);
 /* A sparse first input instead: row_start[rows + 1], column, value. Only where the input is read by a
  * matrix product alone (Flatten/Reshape between looked through); else MOPT_UNSUPPORTED. */
 MOPT_MUST_CHECK enum mopt_status mo_run_set_input_csr(struct mo_run *run, uint32_t i, const int64_t *row_start,
@@ -107,6 +111,8 @@ const struct mo_value *mo_run_output(const struct mo_run *run, uint32_t i);
 /* Device pointer of output i after forward. */
 void *mo_run_output_data(struct mo_run *run, uint32_t i);
 MOPT_MUST_CHECK enum mopt_status mo_run_get_output(struct mo_run *run, uint32_t i, void *host, size_t bytes);
+/* Output i of strings as such a block, in new memory. */
+MOPT_MUST_CHECK enum mopt_status mo_run_get_texts(struct mo_run *run, uint32_t i, char **block, size_t *bytes);
 /* The value of the user's graph by id, after forward, wherever it is still there (keep_names): device pointer in
  * the user's layout through *layout_buffer when it had to be converted; NULL: gone. */
 const void *mo_run_value(struct mo_run *run, mo_value_id user_value, const struct mo_value **info);

@@ -274,9 +274,28 @@ static bool compare_item(uint32_t i, const struct mo_item *got, struct mo_item *
     return true;
 }
 
+static bool compare_texts(struct mo_run *run, uint32_t i, const struct mo_host_tensor *want)
+{
+    char *got = NULL, text_got[128], text_want[128];
+    const struct mo_value *v = mo_run_output(run, i);
+    size_t n = 0;
+    if (want->dtype != MO_STRING || !mo_shape_equal(&v->shape, &want->shape))
+        FAIL("output %u is %s, not %s", i, mo_shape_text(&v->shape, text_got, sizeof text_got),
+             mo_shape_text(&want->shape, text_want, sizeof text_want));
+    if (mo_run_get_texts(run, i, &got, &n))
+        FAIL("output %u: %s", i, mopt_error(run->ctx));
+    bool is_same = n == want->n_bytes && !memcmp(got, want->data, n);
+    if (!is_same)
+        snprintf(why, sizeof why, "output %u begins '%.60s', not '%.60s'", i, got, (const char *)want->data);
+    mo_mem_free(got);
+    return is_same;
+}
+
 static bool compare(struct mo_run *run, uint32_t i, const struct mo_host_tensor *want)
 {
     const struct mo_value *v = mo_run_output(run, i);
+    if (v->dtype == MO_STRING)
+        return compare_texts(run, i, want);
     size_t bytes = mo_value_bytes(v);
     void *data = mo_mem_new(bytes + 1, 1);
     if (!data || mo_run_get_output(run, i, data, bytes))
@@ -308,7 +327,8 @@ static bool feed(struct mopt_ctx *ctx, struct mo_run *run, const char *set)
         if (mo_run_input(run, i)->dtype != in[i].dtype &&
             !(mo_run_input(run, i)->dtype == MO_BF16 && is_bf16_in_uint16(in[i].dtype, MO_BF16)))
             FAIL("input %u is %s, not %s", i, mo_dtype_name(in[i].dtype), mo_dtype_name(mo_run_input(run, i)->dtype));
-        if (mo_run_set_input(run, i, in[i].data, in[i].n_bytes))
+        if (in[i].dtype == MO_STRING ? mo_run_set_texts(run, i, in[i].data, in[i].n_bytes)
+                                     : mo_run_set_input(run, i, in[i].data, in[i].n_bytes))
             FAIL("%s", mopt_error(ctx));
         mo_host_tensor_release(&in[i]);
     }
