@@ -234,12 +234,7 @@ static int64_t probabilities(const struct svm *s, struct row *w)
             w->r[i * c + j] = share;
             w->r[j * c + i] = 1 - share;
         }
-    if (c == 2) {
-        w->score[0] = w->r[1];
-        w->score[1] = w->r[2];
-    } else {
-        couple(c, w->r, w->q, w->score, w->qp);
-    }
+    couple(c, w->r, w->q, w->score, w->qp);         /* of two classes too: libsvm stops as early there */
     for (int64_t i = 1; i < c; i++)
         best = w->score[i] > w->score[best] ? i : best;
     return best;

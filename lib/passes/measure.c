@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "lib/graph/large.h"
+#include "lib/ops/sequence.h"
 #include "lib/run/run.h"
 
 enum { MAX_INPUTS = 32, WARM_UP_RUNS = 3, MAX_LATENCY_RUNS = 1000 };
@@ -130,15 +131,21 @@ enum mopt_status mo_measure_memory(struct mopt_ctx *ctx, const struct mopt_model
     return MOPT_OK;
 }
 
+static double list_difference(struct mo_item a, struct mo_item b);
+
 /* The largest |a - b| over the largest |a|, or over SMALL_SCALE where that is less: what was rounded at a scale near 1
- * inside cannot be better at the output. Other types than float32 are compared bit by bit. */
-static double difference_of(const struct mo_value *v, const void *a, const void *b)
+ * inside cannot be better at the output. Other types than float32 are compared bit by bit, lists item by item. */
+static double difference_of(const struct mo_item *a, const struct mo_item *b)
 {
-    if (v->dtype != MO_F32)
-        return memcmp(a, b, mo_value_bytes(v)) ? INFINITY : 0;
-    const float *x = a, *y = b;
+    if (a->dtype != b->dtype || (!mo_is_list(a->dtype) && !mo_shape_equal(&a->shape, &b->shape)))
+        return INFINITY;
+    if (mo_is_list(a->dtype))
+        return list_difference(*a, *b);
+    if (a->dtype != MO_F32)
+        return memcmp(a->data, b->data, mo_dtype_bytes(a->dtype, mo_shape_elems(&a->shape))) ? INFINITY : 0;
+    const float *x = a->data, *y = b->data;
     double scale = SMALL_SCALE, worst = 0;
-    for (int64_t k = 0; k < mo_value_elems(v); k++) {
+    for (int64_t k = 0; k < mo_shape_elems(&a->shape); k++) {
         if (isnan(x[k]) && isnan(y[k]))
             continue;
         scale = fmax(scale, fabs(x[k]));
@@ -148,24 +155,37 @@ static double difference_of(const struct mo_value *v, const void *a, const void 
     return worst / scale;
 }
 
+static double list_difference(struct mo_item a, struct mo_item b)
+{
+    struct mopt_ctx quiet = {0};
+    int64_t n_a, n_b;
+    double worst = 0;
+    if (mo_sequence_check(&quiet, a.data, (size_t)mo_shape_elems(&a.shape), &n_a) ||
+        mo_sequence_check(&quiet, b.data, (size_t)mo_shape_elems(&b.shape), &n_b) || n_a != n_b)
+        return INFINITY;
+    for (int64_t k = 0; k < n_a; k++) {
+        const struct mo_item x = mo_sequence_item(a.data, k), y = mo_sequence_item(b.data, k);
+        worst = fmax(worst, difference_of(&x, &y));
+    }
+    return worst;
+}
+
 static enum mopt_status compare_outputs(struct mo_run *a, struct mo_run *b, double *difference)
 {
     for (uint32_t i = 0; i < mo_run_n_outputs(a); i++) {
         const struct mo_value *v = mo_run_output(a, i), *w = mo_run_output(b, i);
-        size_t bytes = mo_value_bytes(v);
-        if (v->dtype != w->dtype || !mo_shape_equal(&v->shape, &w->shape)) {
-            *difference = INFINITY;
-            return MOPT_OK;
-        }
-        char *both = mo_mem_new(2, bytes + 8);
-        if (!both)
-            return mo_no_memory(a->ctx, 2 * bytes, "comparing outputs");
-        enum mopt_status s = mo_run_get_output(a, i, both, bytes);
+        size_t n_a = mo_dtype_bytes(v->dtype, mo_value_elems(v)), n_b = mo_dtype_bytes(w->dtype, mo_value_elems(w));
+        char *x = mo_mem_new(n_a + 1, 1), *y = mo_mem_new(n_b + 1, 1);
+        struct mo_item got = {v->dtype, v->shape, x}, other = {w->dtype, w->shape, y};
+        enum mopt_status s = x && y ? MOPT_OK : mo_no_memory(a->ctx, n_a + n_b, "comparing outputs");
         if (!s)
-            s = mo_run_get_output(b, i, both + bytes + 8 - bytes % 8, bytes);
+            s = mo_run_get_output(a, i, x, n_a);
         if (!s)
-            *difference = fmax(*difference, difference_of(v, both, both + bytes + 8 - bytes % 8));
-        mo_mem_free(both);
+            s = mo_run_get_output(b, i, y, n_b);
+        if (!s)
+            *difference = fmax(*difference, difference_of(&got, &other));
+        mo_mem_free(x);
+        mo_mem_free(y);
         MO_TRY(s);
     }
     return MOPT_OK;

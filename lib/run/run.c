@@ -335,9 +335,9 @@ enum mopt_status mo_run_get_output(struct mo_run *run, uint32_t i, void *host, s
     const void *data = mo_run_output_data(run, i);
     if (!v || !data)
         return mo_fail(run->ctx, MOPT_FAILED, "output %u is read before a forward", i);
-    if (bytes != mo_value_bytes(v))
-        return mo_fail(run->ctx, MOPT_DATA, "output '%s' has %zu bytes, %zu are asked for", v->name, mo_value_bytes(v),
-                       bytes);
+    size_t has = mo_dtype_bytes(v->dtype, mo_value_elems(v));
+    if (bytes != has)
+        return mo_fail(run->ctx, MOPT_DATA, "output '%s' has %zu bytes, %zu are asked for", v->name, has, bytes);
     run->be->download(run->dev, host, data, bytes);
     return MOPT_OK;
 }

@@ -206,6 +206,37 @@ START_TEST(n_grams_of_texts)
 }
 END_TEST
 
+/* A machine of two support vectors with probabilities, as scikit-learn exports one: what libsvm's coupling of two classes stops
+ * at is not the pair's own probability (0.562176, 0.904651, 0.060087). The classes are texts. */
+START_TEST(svm_of_two_classes)
+{
+    static const float x[] = { 0, 0, 1, -1, -2, 1 }, vectors[] = { 1, 0, 0, 1 }, rho = 0.5f, a = -1, b = 0.25f;
+    static const float want[] = { 0.56207526f, 0.43792474f, 0.90465039f, 0.09534959f, 0.06000402f, 0.93999594f };
+    static const float coefficients[] = { 1, -1 };
+    static const char *labels[] = { "no", "yes" };
+    struct one o = one_op("ai.onnx.ml", "SVMClassifier", MO_F32, 6);
+    struct mo_shape unknown = { .rank = MO_UNKNOWN };
+    mo_value_id scores = mo_graph_add_value(o.g, "scores", MO_F32, &unknown);
+    o.g->values[o.x].shape = mo_shape_of(2, (int64_t)3, (int64_t)2);
+    o.g->nodes[o.node].is_dead = true;
+    mo_node_id n = mo_graph_add_node(o.g, "SVMClassifier", "ai.onnx.ml", "svm", &o.x, 1, (mo_value_id[]){ o.y, scores }, 2);
+    set_texts(o.g, n, "classlabels_strings", labels, 2);
+    ck_assert(mo_node_set_floats(o.g, n, "coefficients", coefficients, 2) && mo_node_set_floats(o.g, n, "rho", &rho, 1));
+    ck_assert(mo_node_set_floats(o.g, n, "support_vectors", vectors, 4) && mo_node_set_text(o.g, n, "kernel_type", "LINEAR"));
+    ck_assert(mo_node_set_floats(o.g, n, "prob_a", &a, 1) && mo_node_set_floats(o.g, n, "prob_b", &b, 1));
+    ck_assert(mo_node_set_ints(o.g, n, "vectors_per_class", (int64_t[]){ 1, 1 }, 2));
+    ck_assert(mo_node_set_floats(o.g, n, "kernel_params", (float[]){ 0, 0, 0 }, 3) && mo_graph_add_output(o.g, scores));
+    mo_graph_sweep(o.g);
+    struct mo_run *r = forward(&o, x, sizeof x);
+    const float *got = mo_run_output_data(r, 1);
+    expect_texts(r, "no\0no\0yes", 10);
+    for (int i = 0; i < 6; i++)
+        ck_assert_float_eq_tol(got[i], want[i], 2e-6f);
+    mo_run_free(r);
+    mopt_model_free(o.model);
+}
+END_TEST
+
 /* A pattern, a text, whether it matches all of it; -1: the pattern is refused. */
 static const struct { const char *pattern, *text; int matches; } patterns[] = {
     { "a+b", "aaab", 1 }, { "a+b", "aaabc", 0 }, { "a$", "a\n", 0 }, { "\\d+", "12", 1 }, { "\\w", "\xc3\xa9", 0 },
@@ -276,6 +307,7 @@ Suite *suite_texts(void)
     tcase_add_test(tcase, one_hot_of_texts);
     tcase_add_test(tcase, unique_texts_are_sorted);
     tcase_add_test(tcase, n_grams_of_texts);
+    tcase_add_test(tcase, svm_of_two_classes);
     tcase_add_loop_test(tcase, patterns_of_re2, 0, MO_COUNT(patterns));
     tcase_add_test(tcase, case_beyond_ascii);
     tcase_add_loop_test(tcase, texts_that_are_no_numbers, 0, 6);

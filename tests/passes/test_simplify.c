@@ -729,6 +729,21 @@ START_TEST(unknown_nodes_are_kept)
 }
 END_TEST
 
+/* A list as output: its tensors may differ by what folding rounds, as any other output may. */
+START_TEST(lists_are_compared_item_by_item)
+{
+    mo_value_id x = input("x", 4, 1, 2, 6, 6);
+    mo_value_id y = batch_norm(node("Conv", x, weight("w", 4, 3, 2, 3, 3), MO_NONE), 3);
+    ck_assert(mo_graph_add_output(g, node("SequenceConstruct", y, node("Relu", y, MO_NONE, MO_NONE), MO_NONE)));
+    ck_assert(!mo_graph_sort(ctx, g));
+    struct mopt_recipe *recipe;
+    ck_assert(!mopt_recipe_new(ctx, &recipe) && !mopt_recipe_add(ctx, recipe, "simplify"));
+    ck_assert_msg(!mopt_apply(ctx, recipe, m, NULL, 0, NULL), "%s", mopt_error(ctx));
+    ck_assert_uint_eq(g->n_nodes, 3);
+    mopt_recipe_free(recipe);
+}
+END_TEST
+
 START_TEST(a_dry_run_changes_nothing)
 {
     mo_value_id x = input("x", 4, 1, 2, 6, 6);
@@ -799,6 +814,7 @@ Suite *suite_simplify(void)
     tcase_add_loop_test(t, folding_stops_at_its_limit, 0, 3);
     tcase_add_test(t, overridable_weights_are_no_constants);
     tcase_add_test(t, unknown_nodes_are_kept);
+    tcase_add_test(t, lists_are_compared_item_by_item);
     tcase_add_test(t, a_dry_run_changes_nothing);
     suite_add_tcase(s, t);
     return s;
