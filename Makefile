@@ -13,7 +13,7 @@ SAN     ?=
 DEBUG   ?= 0
 V       ?= 0
 PREFIX  ?= /usr/local
-ARCH    := $(subst -pc-,-,$(shell $(CC) -dumpmachine))
+ARCH    := $(subst -pc-,-,$(shell $(CC) -dumpmachine 2>/dev/null))
 OPENBLAS ?= /usr/lib/$(ARCH:x86_64-linux-gnu=x86_64-linux-gnu)/openblas-serial/libopenblas.a
 
 HAVE_NVCC := $(shell command -v $(NVCC) 2>/dev/null)

@@ -235,6 +235,8 @@ static enum mopt_status tiff_pixels(struct image *im, TIFF *t)
         pixels[RGB * i + 2] = (uint8_t)TIFFGetB(rgba[i]);
     }
     mo_mem_free(rgba);
+    if (!is_read && !im->why[0])
+        return broken(im, "TIFF", "its pixels cannot be read");
     return is_read ? MOPT_OK : MOPT_DATA;
 }
 
@@ -311,27 +313,53 @@ static uint8_t jp2_sample(const opj_image_comp_t *c, size_t i)
     return (uint8_t)(c->prec == 8 ? x : (x * 255 + most / 2) / most);
 }
 
-/* All components of one size; grey, or the first three as RGB. */
-static enum mopt_status jp2_pixels(struct image *im, opj_codec_t *codec, opj_stream_t *stream, opj_image_t *picture)
+/* Whether the components that are read, grey or the first three as RGB, are of one size that jp2_sample can read. */
+static bool jp2_is_plain(const opj_image_t *picture)
 {
-    uint8_t *pixels;
     const opj_image_comp_t *c = picture->comps;
     if (!c || picture->numcomps < 1)
-        return broken(im, "JPEG 2000", "it has no components");
-    bool is_rgb = picture->numcomps >= RGB;
-    for (uint32_t k = 0; k < (is_rgb ? RGB : 1u); k++)
+        return false;
+    for (uint32_t k = 0; k < (picture->numcomps >= RGB ? RGB : 1u); k++)
         if (c[k].w != c[0].w || c[k].h != c[0].h || c[k].prec < 1 || c[k].prec > 16)
-            return broken(im, "JPEG 2000", "its components are of different sizes or more than 16 bits");
-    enum mopt_status s = begin(im, "JPEG 2000", c[0].h, c[0].w, &pixels);
+            return false;
+    return true;
+}
+
+/* Samples of all components, of which the decoder holds every one. */
+static uint64_t jp2_samples(const opj_image_t *picture)
+{
+    uint64_t n = 0;
+    for (uint32_t k = 0; k < picture->numcomps; k++)
+        n += (uint64_t)picture->comps[k].w * picture->comps[k].h;
+    return n;
+}
+
+static enum mopt_status jp2_pixels(struct image *im, opj_codec_t *codec, opj_stream_t *stream, opj_image_t *picture)
+{
+    enum { MAX_PLANES = 4 };
+    uint8_t *pixels;
+    if (!jp2_is_plain(picture))
+        return broken(im, "JPEG 2000", "its components are none, of different sizes or more than 16 bits");
+    bool is_rgb = picture->numcomps >= RGB;
+    uint32_t width = picture->comps[0].w, height = picture->comps[0].h;
+    enum mopt_status s = begin(im, "JPEG 2000", height, width, &pixels);
     im->info->is_grey = !is_rgb;
     if (s || !pixels)
         return s;
+    if (jp2_samples(picture) > MAX_PLANES * (uint64_t)width * height)
+        return broken(im, "JPEG 2000", "it has more than four components");
     if (!opj_decode(codec, stream, picture) || !opj_end_decompress(codec, stream))
         return broken(im, "JPEG 2000", "its pixels cannot be read");
-    size_t n = (size_t)c[0].w * c[0].h;
+    /* a palette makes other components of those that the header told of */
+    const opj_image_comp_t *c = picture->comps;
+    is_rgb = picture->numcomps >= RGB;
+    im->info->is_grey = !is_rgb;
+    if (!jp2_is_plain(picture) || c[0].w != width || c[0].h != height)
+        return broken(im, "JPEG 2000", "its palette makes no picture");
+    size_t n = (size_t)width * height;
     for (int k = 0; k < RGB; k++) {
-        const opj_image_comp_t *from = &picture->comps[is_rgb ? k : 0];
-        if (!from->data || (size_t)from->w * from->h != n)
+        const opj_image_comp_t *from = &c[is_rgb ? k : 0];
+        if (!from->data)
             return broken(im, "JPEG 2000", "its pixels cannot be read");
         for (size_t i = 0; i < n; i++)
             pixels[RGB * i + (size_t)k] = jp2_sample(from, i);
@@ -339,11 +367,40 @@ static enum mopt_status jp2_pixels(struct image *im, opj_codec_t *codec, opj_str
     return MOPT_OK;
 }
 
+static uint64_t big(const uint8_t *p, int n)
+{
+    uint64_t x = 0;
+    for (int i = 0; i < n; i++)
+        x = x << 8 | p[i];
+    return x;
+}
+
+/* The decoder makes tables for each component of each tile before it looks at one, so that a short file could ask for any
+ * memory: a stream's SIZ (ISO/IEC 15444-1, A.5.1) has to promise no more of them than fit. */
+static bool jp2_has_few_tiles(const uint8_t *bytes, size_t n)
+{
+    enum { SIZ_BYTES = 42, TILE_BYTES = 8 << 10, PART_BYTES = 2 << 10 };
+    const uint64_t most = 256 << 20;
+    for (const uint8_t *p = bytes, *end = bytes + n; (p = memmem(p, (size_t)(end - p), "\xff\x4f\xff\x51", 4)); p++) {
+        if (end - p < SIZ_BYTES)
+            return true;
+        uint64_t wide = big(p + 24, 4), high = big(p + 28, 4), parts = big(p + 40, 2);
+        if (!wide || !high)
+            continue;
+        uint64_t across = big(p + 8, 4) / wide + 1, down = big(p + 12, 4) / high + 1;
+        if (across > UINT16_MAX || down > UINT16_MAX || across * down > most / (TILE_BYTES + parts * PART_BYTES))
+            return false;
+    }
+    return true;
+}
+
 static enum mopt_status read_jp2(struct image *im, OPJ_CODEC_FORMAT format)
 {
     struct memory m = { im->bytes, im->n, 0 };
     opj_dparameters_t how;
     opj_image_t *picture = NULL;
+    if (!jp2_has_few_tiles(im->bytes, im->n))
+        return broken(im, "JPEG 2000", "it has too many tiles");
     opj_codec_t *codec = opj_create_decompress(format);
     opj_stream_t *stream = opj_stream_default_create(OPJ_TRUE);
     enum mopt_status s = broken(im, "JPEG 2000", "its header is not whole");

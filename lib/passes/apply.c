@@ -21,6 +21,8 @@
 enum { EVAL_BATCH = 128 };
 /* A model with more weights is not run for the before/after table: that may take more memory than the job itself. */
 #define MEASURED_BYTES ((uint64_t)1 << 30)
+/* A run may hold weights mapped, as float32, and packed for its products. */
+enum { RUN_COPIES = 3 };
 #define EXACT_TOLERANCE 1e-5
 
 static unsigned all_flags(const struct mopt_recipe *recipe)
@@ -72,6 +74,22 @@ enum mopt_status mopt_recipe_check(struct mopt_ctx *ctx, const struct mopt_recip
     return mo_gates_check_job(ctx, s, &measured);
 }
 
+/* Bytes of the model's constants in a run, where what is smaller may become float32. */
+static uint64_t bytes_in_run(const struct mopt_model *model)
+{
+    uint64_t bytes = 0;
+    for (mo_value_id v = 0; v < model->graph.n_values; v++)
+        if (model->graph.values[v].data)
+            bytes += (uint64_t)mo_value_elems(&model->graph.values[v]) * sizeof(float);
+    return MO_MAX(bytes, mo_graph_constant_bytes(&model->graph));
+}
+
+/* Whether runs of models with so many bytes of constants, which the job makes unasked, could break --max-memory. */
+static bool breaks_limit(const struct mopt_ctx *ctx, uint64_t bytes)
+{
+    return ctx->max_memory_bytes && bytes > ctx->max_memory_bytes / RUN_COPIES;
+}
+
 /* One side of the before/after table. */
 static enum mopt_status measure_side(struct mo_job *job, const struct mopt_model *model, bool accuracy,
                                      struct mopt_report *side)
@@ -82,9 +100,10 @@ static enum mopt_status measure_side(struct mo_job *job, const struct mopt_model
         MO_TRY(mo_evaluate(job, model, MO_SPLIT_EVAL, EVAL_BATCH, &metrics));
         mo_report_metrics(mo_report_object(side, "metrics"), &metrics);
     }
-    bool is_large = mo_graph_constant_bytes(&model->graph) > MEASURED_BYTES && !job->settings->max_latency;
+    bool is_large = mo_graph_constant_bytes(&model->graph) > MEASURED_BYTES || breaks_limit(job->ctx, bytes_in_run(model));
+    is_large = is_large && !job->settings->max_latency;
     if (is_large)
-        mo_log(job->ctx, "measure", "no latency of a model this large; bench measures it");
+        mo_log(job->ctx, "measure", "no latency of a model this large within the memory allowed; bench measures it");
     if (job->settings->measure_s > 0 && !job->settings->dry_run && !is_large) {
         struct mo_latency latency;
         enum mopt_status s = mo_measure_latency(job->ctx, model, job->settings->measure_s, &latency);
@@ -106,7 +125,14 @@ static enum mopt_status measure_side(struct mo_job *job, const struct mopt_model
 static enum mopt_status verify(struct mo_job *job, const struct mopt_model *was)
 {
     double difference = 0;
-    enum mopt_status s = mo_measure_difference(job->ctx, was, job->model, (uint64_t)job->settings->seed, &difference);
+    uint64_t bytes = bytes_in_run(was) + bytes_in_run(job->model);
+    enum mopt_status s = MOPT_OK;
+    if (breaks_limit(job->ctx, bytes))
+        s = mo_fail(job->ctx, MOPT_LIMIT, "both models, with %llu MiB of weights, may not run beside each other within "
+                    "the %llu MiB that --max-memory allows", (unsigned long long)(bytes >> 20),
+                    (unsigned long long)(job->ctx->max_memory_bytes >> 20));
+    else
+        s = mo_measure_difference(job->ctx, was, job->model, (uint64_t)job->settings->seed, &difference);
     if (s == MOPT_UNSUPPORTED || s == MOPT_LIMIT) {
         mo_warn(job->ctx, "verify", "not verified: %s", mopt_error(job->ctx));
         mopt_clear(job->ctx);

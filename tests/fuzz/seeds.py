@@ -56,6 +56,64 @@ JPEG = bytes.fromhex(
     "da0008010100013f10aa3fffd9")
 
 
+# 4x3 and 16x16 pixels in formats that the standard library cannot write
+PICTURES = {
+    "lossless.webp":
+        "5249464632000000574542505650384c260000002f038000005f201048f2dc5f6586299986f94f6c0782001285586299659659268de8"
+        "7f60ba03",
+    "lossy.webp":
+        "524946469a00000057454250565038208e000000b003009d012a1000100005407c25b00274c9fe2ffdb7fd90c95e0863fe209e924be3"
+        "e83e500000fd9a190166cfa9f79a5ae70683fb0b30412ec5802bcdb5b1478f790a9ca203ee84c430a3ff8e9857e13a7bca439efdf58a"
+        "71e7304d1c61253bc1a886c6cfb4c336fc9f4ab9e106feb6c0d2ced6791201a64cb9d89a9c845aad307315ca0386a371f654bcd30000",
+    "rgb.jp2":
+        "0000000c6a5020200d0a870a00000014667479706a703220000000006a7032200000002d6a7032680000001669686472000000030000"
+        "00040003070700000000000f636f6c7201000000000010000000c96a703263ff4fff51002f0000000000040000000300000000000000"
+        "00000000040000000300000000000000000003070101070101070101ff52000c00000001000104040001ff5c00074040484850ff6400"
+        "25000143726561746564206279204f70656e4a5045472076657273696f6e20322e352e34ff90000a00000000004e0001ff93cfb41407"
+        "d03d78efcfb41009f6aa2bdf802807ae51c061c7da073f0029f981000e09ae03570c5fcfc0163ed028fc00800f2c5cfc4e02d70187c0"
+        "f901800cfa1fffd9",
+    "grey.j2k":
+        "ff4fff510029000000000004000000030000000000000000000000040000000300000000000000000001070101ff52000c0000000100"
+        "0104040001ff5c00074040484850ff640025000143726561746564206279204f70656e4a5045472076657273696f6e20322e352e34ff"
+        "90000a0000000000280001ff93cfb4140a1a552ae1c7da0b0fa80a3f00200764f83b0f00df068fffd9",
+    "lzw.tiff":
+        "49492a00320000008000204252d83494b60d1bc22274a1b068b963905bc222700cfa5b14360d04d199d4e48e4125dd28f8080a000001"
+        "030001000000040000000101030001000000030000000201030003000000b00000000301030001000000050000000601030001000000"
+        "0200000011010400010000000800000015010300010000000300000016010300010000000300000017010400010000002a0000001c01"
+        "0300010000000100000000000000080008000800",
+    "deflate.tiff":
+        "49492a001c000000789c6330cd9a7f85d3ae78c55d2177001c4204ab0900000103000100000004000000010103000100000003000000"
+        "020103000100000008000000030103000100000008000000060103000100000001000000110104000100000008000000160103000100"
+        "0000030000001701040001000000140000001c010300010000000100000000000000",
+    "fax.tiff":
+        "49492a001800000023a23a23a0952492495a4924a0020020090000010300010000000900000001010300010000000300000002010300"
+        "010000000100000003010300010000000400000006010300010000000100000011010400010000000800000016010300010000000300"
+        "00001701040001000000100000001c010300010000000100000000000000",
+}
+
+
+def bmp(width, height, rows):
+    return b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54 + len(rows), 0, 0, 54, 40, width, height, 1, 24, 0, len(rows), 0, 0, 0, 0) + rows
+
+
+def many_tiles(j2k, side):
+    """the same stream, said to be side x side pixels in tiles of one"""
+    at = j2k.index(b"\xff\x4f\xff\x51")
+    return j2k[:at + 8] + struct.pack(">IIIIII", side, side, 0, 0, 1, 1) + j2k[at + 32:]
+
+
+def palette_jp2(j2k):
+    """the stream as indexes of 256 colours: the decoder then makes three components of one"""
+    def box(kind, data):
+        return struct.pack(">I", 8 + len(data)) + kind + data
+    at = j2k.index(b"\xff\x4f\xff\x51")
+    width, height = struct.unpack(">II", j2k[at + 8:at + 16])
+    head = (box(b"ihdr", struct.pack(">IIHBBBB", height, width, 1, 7, 7, 0, 0)) + box(b"colr", struct.pack(">BBBI", 1, 0, 0, 16)) +
+            box(b"pclr", struct.pack(">HB", 256, 3) + b"\x07\x07\x07" + bytes(range(256)) * 3) +
+            box(b"cmap", b"".join(struct.pack(">HBB", 0, 1, k) for k in range(3))))
+    return (box(b"jP  ", b"\r\n\x87\n") + box(b"ftyp", b"jp2 \0\0\0\0jp2 ") + box(b"jp2h", head) + box(b"jp2c", j2k[at:]))
+
+
 def checkpoint(parts):
     def up(n):
         return (n + 63) // 64 * 64
@@ -95,6 +153,13 @@ def data_files():
     put("image", "progressive.jpg", JPEG)
     put("image", "grey.png", png(8, 8, 0, bytes(9 * 8)))
     put("image", "rgb.png", png(3, 2, 2, (b"\0" + bytes(9)) * 2))
+    for name, text in PICTURES.items():
+        put("image", name, bytes.fromhex(text))
+    put("image", "tiles.j2k", many_tiles(bytes.fromhex(PICTURES["grey.j2k"]), 255))
+    put("image", "palette.jp2", palette_jp2(bytes.fromhex(PICTURES["grey.j2k"])))
+    put("image", "rgb.bmp", bmp(2, -2, bytes(16)))
+    put("image", "plain.ppm", "P3 2 1 255 1 2 3 4 5 6")
+    put("image", "bits.pbm", b"P4 9 1\n\x55\x80")
     put("image", "palette.png", png(2, 2, 4, (b"\0" + bytes(4)) * 2))
 
 
