@@ -24,9 +24,9 @@ says "smaller --batch"
 expect 0 "$MOPT" train lenet5.onnx --data "$DATA" --subset 2% --epochs 1 -o u.onnx --max-memory 75MB --batch 16 -n
 # what the job runs unasked, for the table and to verify, keeps to it as well, and the file is the same
 expect 0 "$MOPT" create mlp --layers 784,3000,3000,10 --input 1x28x28 -o wide.onnx
-expect 0 "$MOPT" quantize wide.onnx --weight-only int8 -o wide8.onnx
+expect 0 "$MOPT" quantize wide.onnx --weight-only int8 -o wide8.onnx -v
 ! grep -q "no latency" err || fail "a small model was not measured"
-expect 0 "$MOPT" quantize wide.onnx --weight-only int8 -o wide8m.onnx --max-memory 64MB
+expect 0 "$MOPT" quantize wide.onnx --weight-only int8 -o wide8m.onnx -v --max-memory 64MB
 says "no latency of a model this large within the memory allowed"
 cmp wide8.onnx wide8m.onnx
 expect 0 "$MOPT" simplify wide.onnx -o wides.onnx --max-memory 64MB
