@@ -6,12 +6,13 @@
  * every weight is read once a block. */
 #include "kernels/cpu/conv_wino.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "kernels/cpu/team.h"
 #include "kernels/cpu/wino.h"
 
-enum { MAX_SLICES = 16, MAX_TILES = 64 };
+enum { MAX_SLICES = 16, MAX_TILES = 64, KERNEL_2 = 700, KERNEL_4 = 2000 };
 /* Bytes of a block's transforms. */
 #define BLOCK_BYTES ((int64_t)768 << 10)
 /* Multiply-adds of the plain convolution worth a slice. */
@@ -24,7 +25,7 @@ struct mo_wino_conv {
     int64_t k;                          /* input channels, rounded up to vectors */
     int64_t panel, n_panels;            /* output channels that are computed together */
     int64_t in_plane, out_plane;        /* floats from place to place (wino.h) */
-    int places, n_slices;
+    int places, n_slices, n_rooms;      /* rooms: memory of slices that run at a time */
     bool by_panels;
     enum mo_act act;
     float lo, hi;
@@ -53,28 +54,31 @@ static int64_t tiles_of(const struct mo_wino_image *p, int t)
     return ((p->out_h + t - 1) / t) * ((p->out_w + t - 1) / t);
 }
 
-/* In multiply-adds of a plain convolution: products on their own are a little slower, a transform takes as long as some
- * hundred for a channel, and reading a weight as long as 4, or 1 where they stay in the second level of cache. */
-static double weights_cost(double n, double n_tiles)
+/* Costs are in multiply-adds of a plain convolution. Reading a weight takes as long as 4 a byte, or 1 where they stay in the
+ * second level of cache. */
+static double reading(double weights)
 {
-    (void)n_tiles;
-    return n * (n * sizeof(float) > 1 << 20 ? 4 : 1) * sizeof(float);
+    double bytes = weights * sizeof(float);
+    return bytes * (bytes > 1 << 20 ? 4 : 1);
 }
 
-static double cost(const struct mo_wino_image *p, int64_t batch, int t)
+/* Products of their own are a little slower than those of a plain convolution. The transform of a tile takes as long as some
+ * hundred for a channel; that of a kernel, where weights change, likewise. */
+static double cost(const struct mo_wino_image *p, int64_t batch, int t, bool is_constant)
 {
     double places = (t + 2) * (t + 2), tiles = (double)(batch * tiles_of(p, t));
     double channels = (double)p->in_channels * (double)p->out_channels;
     double transforms = (t == 4 ? 250 : 120) * (double)(p->in_channels + p->out_channels);
-    return places * tiles * channels * 1.2 + tiles * transforms + weights_cost(places * channels, tiles);
+    double of_kernels = is_constant ? 0 : (t == 4 ? KERNEL_4 : KERNEL_2) * channels;
+    return places * tiles * channels * 1.2 + tiles * transforms + reading(places * channels) + of_kernels;
 }
 
 /* 4, 2, or 0: a plain one is the faster. */
-static int choose_t(const struct mo_wino_image *p, int64_t batch)
+static int choose_t(const struct mo_wino_image *p, int64_t batch, bool is_constant)
 {
     double channels = (double)p->in_channels * (double)p->out_channels;
-    double plain = 9 * channels * (double)(batch * p->out_h * p->out_w) + weights_cost(9 * channels, 1);
-    double by_2 = cost(p, batch, 2), by_4 = cost(p, batch, 4);
+    double plain = 9 * channels * (double)(batch * p->out_h * p->out_w) + reading(9 * channels);
+    double by_2 = cost(p, batch, 2, is_constant), by_4 = cost(p, batch, 4, is_constant);
     if (p->in_channels < 8 || p->out_channels < 8)
         return 0;
     if (by_4 < by_2)
@@ -143,7 +147,7 @@ struct mo_wino_conv *mo_wino_conv_new(struct mo_device *dev, const struct mo_con
     if (!loops_of(dev->isa) || !is_simple || !is_for_it(d))
         return NULL;
     struct mo_wino_image image = image_of(d, of_input);
-    image.t = choose_t(&image, d->batch);
+    image.t = choose_t(&image, d->batch, d->constant_weights);
     struct mo_wino_conv *c = image.t ? malloc(sizeof *c) : NULL;
     if (!c)
         return NULL;
@@ -155,6 +159,7 @@ struct mo_wino_conv *mo_wino_conv_new(struct mo_device *dev, const struct mo_con
     c->image.tiles_w = (image.out_w + image.t - 1) / image.t;
     c->n_tiles = d->batch * c->image.tiles_h * c->image.tiles_w;
     cut(c, d->batch);
+    c->n_rooms = c->n_slices < dev->n_threads ? c->n_slices : dev->n_threads > 1 ? dev->n_threads : 1;
     if (!d->constant_weights)
         return c;
     c->packed = mo_cpu_alloc(weight_floats(c) * sizeof *c->packed);
@@ -184,11 +189,11 @@ static size_t out_floats(const struct mo_wino_conv *c)
     return (size_t)(c->places * c->out_plane);
 }
 
-/* Weights that are not constant; then the transforms of one block and the products of each slice, or both of each slice. */
+/* Weights that are not constant; then the transforms of one block and rooms for products, or rooms for both. */
 size_t mo_wino_conv_scratch_bytes(const struct mo_wino_conv *c)
 {
-    size_t inputs = c->by_panels ? 1 : (size_t)c->n_slices;
-    size_t floats = (c->packed ? 0 : weight_floats(c)) + inputs * in_floats(c) + (size_t)c->n_slices * out_floats(c);
+    size_t inputs = c->by_panels ? 1 : (size_t)c->n_rooms;
+    size_t floats = (c->packed ? 0 : weight_floats(c)) + inputs * in_floats(c) + (size_t)c->n_rooms * out_floats(c);
     return floats * sizeof(float);
 }
 
@@ -199,7 +204,24 @@ struct job {
     struct mo_wino_end end;
     float *y, *to, *in, *out;           /* to: where weights go */
     int64_t first, last;                /* the block, where slices are panels */
+    atomic_uint taken;                  /* rooms, a bit each */
 };
+
+/* The first room that is free: a thread comes back to its own, which is still in its cache. What is computed does not
+ * depend on it. */
+static int take_room(struct job *j)
+{
+    unsigned taken = atomic_load_explicit(&j->taken, memory_order_relaxed);
+    while (!atomic_compare_exchange_weak_explicit(&j->taken, &taken, taken | (taken + 1), memory_order_acquire,
+                                                  memory_order_relaxed))
+        ;
+    return __builtin_ctz(~taken);
+}
+
+static void leave_room(struct job *j, int room)
+{
+    atomic_fetch_and_explicit(&j->taken, ~(1u << room), memory_order_release);
+}
 
 static int64_t share(int64_t n, int i, int of)
 {
@@ -232,9 +254,10 @@ static void panel_of(const struct job *j, int64_t first, int64_t last, int64_t p
 
 static void blocks_slice(void *arg, int i)
 {
-    const struct job *j = arg;
+    struct job *j = arg;
     const struct mo_wino_conv *c = j->c;
-    float *in = j->in + (size_t)i * in_floats(c), *out = j->out + (size_t)i * out_floats(c);
+    int room = take_room(j);
+    float *in = j->in + (size_t)room * in_floats(c), *out = j->out + (size_t)room * out_floats(c);
     int64_t n_blocks = (c->n_tiles + c->block - 1) / c->block;
     for (int64_t b = share(n_blocks, i, c->n_slices); b < share(n_blocks, i + 1, c->n_slices); b++) {
         int64_t first = b * c->block, last = first + c->block < c->n_tiles ? first + c->block : c->n_tiles;
@@ -242,6 +265,7 @@ static void blocks_slice(void *arg, int i)
         for (int64_t p = 0; p < c->n_panels; p++)
             panel_of(j, first, last, p, in, out);
     }
+    leave_room(j, room);
 }
 
 static void in_slice(void *arg, int i)
@@ -254,10 +278,12 @@ static void in_slice(void *arg, int i)
 
 static void panels_slice(void *arg, int i)
 {
-    const struct job *j = arg;
+    struct job *j = arg;
     const struct mo_wino_conv *c = j->c;
+    int room = take_room(j);
     for (int64_t p = share(c->n_panels, i, c->n_slices); p < share(c->n_panels, i + 1, c->n_slices); p++)
-        panel_of(j, j->first, j->last, p, j->in, j->out + (size_t)i * out_floats(c));
+        panel_of(j, j->first, j->last, p, j->in, j->out + (size_t)room * out_floats(c));
+    leave_room(j, room);
 }
 
 void mo_wino_conv_pack(struct mo_device *dev, struct mo_wino_conv *c, const float *w)
@@ -278,7 +304,7 @@ void mo_wino_conv(struct mo_device *dev, const struct mo_wino_conv *c, const flo
         j.in += weight_floats(c);
         mo_team_run(dev->team, c->n_slices, weights_slice, &j);
     }
-    j.out = j.in + (c->by_panels ? 1 : (size_t)c->n_slices) * in_floats(c);
+    j.out = j.in + (c->by_panels ? 1 : (size_t)c->n_rooms) * in_floats(c);
     if (!c->by_panels) {
         mo_team_run(dev->team, c->n_slices, blocks_slice, &j);
         return;
