@@ -361,6 +361,8 @@ static enum mopt_status check_paths(struct cli *cli)
         return cli_usage(cli, "where to? add -o OUT.onnx");
     if (!(c->flags & (CMD_WRITES_MODEL | CMD_MAY_WRITE)) && cli->out)
         return cli_usage(cli, "%s writes no file: no -o (but --report FILE)", c->name);
+    if (cli->out && !strcmp(cli->out, "/dev/stdout"))
+        cli->out = "-";     /* nothing else goes there then */
     if (cli->json && cli->out && !strcmp(cli->out, "-")) {
         cli->json = false;
         return cli_usage(cli, "--json and -o - both want stdout");

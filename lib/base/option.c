@@ -22,6 +22,8 @@ static int choice_index(const char *choices, const char *word)
     }
 }
 
+#define MAX_COUNT 0x1p53     /* counts are exact up to here */
+
 /* The text of an amount; NULL when it is none. */
 static const char *amount_fault(const char *text, struct mo_amount *amount)
 {
@@ -42,6 +44,8 @@ static const char *amount_fault(const char *text, struct mo_amount *amount)
     }
     if (x != floor(x))
         return "is neither a fraction (at most 1) nor a whole count";
+    if (x > MAX_COUNT)
+        return "is more than can be counted";
     *amount = (struct mo_amount){MO_AMOUNT_COUNT, x};
     return NULL;
 }

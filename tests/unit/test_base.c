@@ -178,7 +178,8 @@ START_TEST(amounts)
         {"100%", MOPT_OK, MO_AMOUNT_FRACTION, 1},  {"1", MOPT_USAGE, 0, 0},
         {"-1", MOPT_USAGE, 0, 0},                  {"1.5", MOPT_USAGE, 0, 0},
         {"120%", MOPT_USAGE, 0, 0},                {"nan", MOPT_USAGE, 0, 0},
-        {"half", MOPT_USAGE, 0, 0},                {"0", MOPT_OK, MO_AMOUNT_FRACTION, 0}};
+        {"half", MOPT_USAGE, 0, 0},                {"0", MOPT_OK, MO_AMOUNT_FRACTION, 0},
+        {"1e308", MOPT_USAGE, 0, 0}};
     for (size_t i = 0; i < MO_COUNT(cases); i++) {
         struct mopt_ctx ctx = {0};
         struct mo_amount a = {0};
