@@ -21,6 +21,9 @@ MOPT_MUST_CHECK enum mopt_status mo_source_open(struct mopt_ctx *ctx, const char
 /* tensor_file.c: one tensor in a file, .pb or .npy by its suffix. */
 MOPT_MUST_CHECK enum mopt_status mo_tensor_file_read(struct mopt_ctx *ctx, const char *path,
                                                      struct mo_host_tensor *tensor);
+/* A list of tensors in a .pb file; `list` is MO_SEQUENCE or MO_OPTIONAL. */
+MOPT_MUST_CHECK enum mopt_status mo_list_file_read(struct mopt_ctx *ctx, const char *path, int list,
+                                                   struct mo_host_tensor *tensor);
 MOPT_MUST_CHECK enum mopt_status mo_tensor_file_write(struct mopt_ctx *ctx, const char *path,
                                                       const struct mo_host_tensor *tensor, bool overwrite);
 

@@ -59,6 +59,7 @@ static const struct mo_io file_io = {
     .write_model = mopt_model_write,
     .open_source = mo_source_open,
     .read_tensor = mo_tensor_file_read,
+    .read_list = mo_list_file_read,
     .write_tensor = mo_tensor_file_write,
     .read_file = mopt_file_read,
     .write_file = mopt_file_write,

@@ -49,6 +49,20 @@ enum mopt_status mo_tensor_file_read(struct mopt_ctx *ctx, const char *path, str
     return s;
 }
 
+enum mopt_status mo_list_file_read(struct mopt_ctx *ctx, const char *path, int list, struct mo_host_tensor *tensor)
+{
+    struct mo_blob blob;
+    *tensor = (struct mo_host_tensor){0};
+    if (!ends_with(path, ".pb"))
+        return mo_fail(ctx, MOPT_USAGE, "%s: files with a list of tensors end in .pb", path);
+    MO_TRY(mo_blob_open(ctx, path, &blob));
+    enum mopt_status s = mo_list_pb_parse(ctx, (enum mo_dtype)list, blob.bytes, blob.n_bytes, tensor);
+    if (s)
+        mo_blame(ctx, "%s", path);
+    mo_blob_close(&blob);
+    return s;
+}
+
 static enum mopt_status encode_npy(struct mopt_ctx *ctx, const char *path, const struct mo_host_tensor *t,
                                    uint8_t **bytes, size_t *n_bytes)
 {

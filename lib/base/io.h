@@ -23,6 +23,9 @@ struct mo_io {
                                     struct mo_source **);
     /* One tensor in a file, .pb (TensorProto) or .npy by its suffix; see lib/data/host_tensor.h. */
     enum mopt_status (*read_tensor)(struct mopt_ctx *, const char *path, struct mo_host_tensor *);
+    /* A list of tensors in a .pb file (SequenceProto, OptionalProto), as `list` (MO_SEQUENCE, MO_OPTIONAL) says: the block of
+     * lib/ops/sequence.h. */
+    enum mopt_status (*read_list)(struct mopt_ctx *, const char *path, int list, struct mo_host_tensor *);
     enum mopt_status (*write_tensor)(struct mopt_ctx *, const char *path, const struct mo_host_tensor *,
                                      bool overwrite);
     enum mopt_status (*read_file)(struct mopt_ctx *, const char *path, char **bytes, size_t *n_bytes);

@@ -16,7 +16,7 @@ enum { MAX_ENDS = 256 };
 struct infer_options { struct mo_list input, output; bool force; int precision; };
 #define AT(field) offsetof(struct infer_options, field)
 static const struct mopt_option options[] = {
-    {"input", MOPT_OPT_LIST, AT(input), .word = "NAME=FILE", .help = "a tensor for an input, .pb or .npy; each input needs one"},
+    {"input", MOPT_OPT_LIST, AT(input), .word = "NAME=FILE", .help = "a tensor for an input, .pb or .npy (a list of them: .pb); each input needs one"},
     {"output", MOPT_OPT_LIST, AT(output), .word = "NAME=FILE", .help = "where an output goes, .pb or .npy; repeatable; the tensors of a sequence go to numbered files"},
     {"precision", MOPT_OPT_CHOICE, AT(precision), .text_def = "fp32", .choices = MO_PRECISION_CHOICES,
      .help = MO_PRECISION_HELP},
@@ -151,6 +151,16 @@ static enum mopt_status check_input(struct infer *f, const struct end *e)
                    mo_dtype_name(e->tensor.dtype), has, v->name, mo_dtype_name(v->dtype), wants);
 }
 
+static enum mopt_status read_input(struct infer *f, struct end *e)
+{
+    struct mopt_ctx *ctx = f->job->ctx;
+    enum mo_dtype dtype = f->g->values[e->value].dtype;
+    if (mo_is_list(dtype))
+        return ctx->io->read_list(ctx, e->path, (int)dtype, &e->tensor);
+    MO_TRY(ctx->io->read_tensor(ctx, e->path, &e->tensor));
+    return check_input(f, e);
+}
+
 /* Every input's file, in the order of the graph. */
 static enum mopt_status read_inputs(struct infer *f, uint32_t *n)
 {
@@ -165,11 +175,7 @@ static enum mopt_status read_inputs(struct infer *f, uint32_t *n)
         if (!found || *n == MAX_ENDS)
             return mo_fail(f->job->ctx, MOPT_USAGE, "input '%s' has no tensor: add --input %s=FILE; inputs: %s",
                            f->g->values[f->g->inputs[i]].name, f->g->values[f->g->inputs[i]].name, list_inputs(f));
-        if (mo_is_list(f->g->values[found->value].dtype))
-            return mo_fail(f->job->ctx, MOPT_UNSUPPORTED, "input '%s' is a %s, which no file that is read here holds",
-                           f->g->values[found->value].name, mo_dtype_name(f->g->values[found->value].dtype));
-        MO_TRY(f->job->ctx->io->read_tensor(f->job->ctx, found->path, &found->tensor));
-        MO_TRY(check_input(f, found));
+        MO_TRY(read_input(f, found));
         f->shapes[*n] = found->tensor.shape;
         f->ordered[(*n)++] = found;
     }
