@@ -1,8 +1,10 @@
-/* conv.c - chooses who does a convolution: our tiles for products with constant weights, oneDNN, or plain C where that is
+/* conv.c - chooses who does a convolution: our tiles for products with constant weights,
+ * our loops for few input channels, Winograd's algorithm, oneDNN, or plain C where that is
  * not installed or not wanted. Images of bfloat16 that nobody takes as they are go through float32 copies in the scratch
  * memory. */
 #include <stdlib.h>
 
+#include "kernels/cpu/conv_few.h"
 #include "kernels/cpu/conv_onednn.h"
 #include "kernels/cpu/conv_tile.h"
 #include "kernels/cpu/conv_wino.h"
@@ -11,6 +13,7 @@
 /* What the fast table calls a struct mo_conv; the plain one has its own. */
 struct chosen {
     struct mo_tile_conv *tile;
+    struct mo_few_conv *few;
     struct mo_wino_conv *wino, *wino_grad;      /* forward, and the input gradient */
     struct mo_dnn_conv *dnn;
     struct mo_conv *plain;
@@ -46,9 +49,10 @@ struct mo_conv *mo_cpu_conv_new(struct mo_device *dev, const struct mo_conv_desc
     /* What takes no scratch gets no substitute that does: the caller has asked packs_products. */
     bool is_tile = mo_tile_conv_takes(dev, desc);
     c->tile = is_tile ? mo_tile_conv_new(dev, desc) : NULL;
-    c->wino = is_tile ? NULL : mo_wino_conv_new(dev, desc, false);
+    c->few = mo_few_conv_new(dev, desc);
+    c->wino = is_tile || c->few ? NULL : mo_wino_conv_new(dev, desc, false);
     c->wino_grad = desc->needs_grad_input ? mo_wino_conv_new(dev, desc, true) : NULL;
-    bool is_done = is_tile || (c->wino && !desc->needs_grad_weight && (c->wino_grad || !desc->needs_grad_input));
+    bool is_done = is_tile || ((c->few || c->wino) && !desc->needs_grad_weight && (c->wino_grad || !desc->needs_grad_input));
     if (!is_done && dev->isa > MO_ISA_C)
         c->dnn = mo_dnn_conv_new(dev, desc);
     c->is_wide = desc->is_bf16 && !c->dnn;      /* else `wide` counts for nothing */
@@ -56,7 +60,7 @@ struct mo_conv *mo_cpu_conv_new(struct mo_device *dev, const struct mo_conv_desc
         c->dnn = mo_dnn_conv_new(dev, &wide);
     if (!is_done && !c->dnn)
         c->plain = mo_ref_conv_new(dev, c->is_wide ? &wide : desc);
-    if (is_done ? c->tile || c->wino : c->dnn || c->plain)
+    if (is_done ? c->tile || c->few || c->wino : c->dnn || c->plain)
         return (struct mo_conv *)c;
     mo_cpu_conv_free(dev, (struct mo_conv *)c);
     return NULL;
@@ -68,6 +72,7 @@ void mo_cpu_conv_free(struct mo_device *dev, struct mo_conv *conv)
     if (!c)
         return;
     mo_tile_conv_free(c->tile);
+    mo_few_conv_free(c->few);
     mo_wino_conv_free(c->wino);
     mo_wino_conv_free(c->wino_grad);
     mo_dnn_conv_free(c->dnn);
@@ -93,12 +98,14 @@ size_t mo_cpu_conv_scratch_bytes(const struct mo_conv *conv, bool backward)
     if (c->tile)
         return 0;
     const struct mo_wino_conv *wino = backward ? c->wino_grad : c->wino;
-    size_t copies = wide_floats(c) * sizeof(float), of_wino = wino ? mo_wino_conv_scratch_bytes(wino) : 0, others = 0;
+    size_t copies = wide_floats(c) * sizeof(float), own = wino ? mo_wino_conv_scratch_bytes(wino) : 0, others = 0;
+    if (!backward && c->few)
+        own = mo_few_conv_scratch_bytes(c->few);
     if (c->dnn)
         others = mo_dnn_conv_scratch_bytes(c->dnn, backward);
     else if (c->plain)
         others = mo_ref_conv_scratch_bytes(c->plain, backward);
-    return copies + (of_wino > others ? of_wino : others);
+    return copies + (own > others ? own : others);
 }
 
 bool mo_cpu_packs_products(const struct mo_device *dev)
@@ -111,6 +118,8 @@ void mo_cpu_conv_pack(struct mo_device *dev, struct mo_conv *conv, const float *
     struct chosen *c = chosen_of(conv);
     if (c->tile)
         mo_tile_conv_pack(c->tile, w);
+    else if (c->few)
+        mo_few_conv_pack(c->few, w);
     else if (c->wino)
         mo_wino_conv_pack(dev, c->wino, w);
     else if (c->dnn)
@@ -125,6 +134,8 @@ void mo_cpu_conv(struct mo_device *dev, struct mo_conv *conv, const float *x, co
     struct chosen *c = chosen_of(conv);
     if (c->tile)
         mo_tile_conv(dev, c->tile, x, bias, residual, y);
+    else if (c->few)
+        mo_few_conv(dev, c->few, x, w, bias, y, scratch);
     else if (c->wino)
         mo_wino_conv(dev, c->wino, x, w, bias, residual, y, scratch);
     else if (c->dnn)

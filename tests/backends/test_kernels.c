@@ -159,6 +159,25 @@ static struct mo_conv_desc random_conv_3x3(struct bench *b)
     return d;
 }
 
+/* First layers: one to four input channels. */
+static void case_conv_few(struct bench *b)
+{
+    struct mo_conv_desc d = { .n_spatial = 2, .batch = pick(b, 1, 4), .groups = 1, .in_channels = pick(b, 1, 4),
+                              .out_channels = pick(b, 8, 50), .in = { 1, 1, 1 }, .out = { 1, 1, 1 }, .kernel = { 1, 1, 1 },
+                              .stride = { 1, 1, 1 }, .dilation = { 1, 1, 1 } };
+    for (int i = 0; i < 2; i++) {
+        d.kernel[i] = pick(b, 1, d.in_channels < 3 ? 7 : 3);
+        d.stride[i] = pick(b, 0, 2) ? 1 : 2;
+        d.dilation[i] = pick(b, 0, 4) ? 1 : 2;
+        int64_t reach = (d.kernel[i] - 1) * d.dilation[i] + 1;
+        d.pad_begin[i] = pick(b, 0, (int)reach / 2);
+        d.pad_end[i] = pick(b, 0, (int)reach / 2);
+        d.in[i] = reach + pick(b, 5, 40);
+        d.out[i] = (d.in[i] + d.pad_begin[i] + d.pad_end[i] - reach) / d.stride[i] + 1;
+    }
+    conv_of(b, d);
+}
+
 static void case_conv_3x3(struct bench *b)
 {
     struct mo_conv_desc d = random_conv_3x3(b);
@@ -694,7 +713,7 @@ static const struct { const char *name; void (*run)(struct bench *); } cases[] =
     CASE(rmsprop_step), CASE(sum_squares), CASE(unary), CASE(unary_grad), CASE(softmax), CASE(softmax_grad),
     CASE(layernorm), CASE(layernorm_grad), CASE(dropout), CASE(dropout_grad), CASE(gemm_csr), CASE(gemm_csr_grad),
     { "conv_pack", case_conv }, { "conv (product)", case_conv_product }, { "conv (3 x 3)", case_conv_3x3 },
-    { "conv_grad_input (3 x 3)", case_conv_3x3_grad_input },
+    { "conv (few channels)", case_conv_few }, { "conv_grad_input (3 x 3)", case_conv_3x3_grad_input },
     { "gemm (long)", case_gemm_long }, CASE(quantize), CASE(qpool), CASE(qbinary), CASE(lookup), CASE(qconv), { "qconv (more)", case_qconv },
     { "qconv (and more)", case_qconv }, CASE(cell), CASE(cell_grad),
 };
