@@ -6,7 +6,7 @@
 Needs onnx, onnxruntime, onnxsim, onnxslim from PyPI (tests/venv.sh FOLDER onnx onnxruntime onnxsim onnxslim).
 Exits with 1 when mopt leaves more nodes than the better of both, or changes an output. Counts are of the nodes of the main
 graph; Constant nodes count, as they do in the peers' own tables. mopt folds without its usual bound (--fold-limit 2000), as
-the peers do; `bound` is what it leaves with that bound, where files do not grow beyond twice their size or by 64 MB."""
+the peers do; `bound` is what it leaves with that bound, its default: 1 GB of constants, or twice what there were."""
 import collections
 import contextlib
 import glob
