@@ -71,7 +71,8 @@ CMD_OBJ := $(CMD_SRC:%.c=$(B)/%.o)
 TEST_OBJ := $(TEST_SRC:%.c=$(B)/%.o) $(B)/gen/suites.o
 
 # The CUDA backend is a plug-in that mopt loads at run time (docs/CUDA.md): machine code for Turing to Hopper, and
-# PTX of the last for what comes after. The CUDA runtime is inside; cuBLAS is found beside the compiler's folder.
+# PTX of the last for what comes after. The CUDA runtime is inside; cuBLAS is found beside the compiler's folder, and so
+# is cuDNN, which is only loaded when a device is opened.
 CUDA_ARCHS ?= 75 80 86 89 90
 CUDA_PTX := $(lastword $(CUDA_ARCHS))
 # -fmad=false: products and sums round as on the CPU; where one rounding is wanted the kernels say fmaf.
@@ -138,7 +139,7 @@ $(B)/%.cu.o: %.cu
 	$(call say,NVCC)$(NVCC) -I. $(NVCCFLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
 
 $(B)/libmopt-cuda.so: $(CU_OBJ)
-	$(call say,LINK)$(NVCC) -shared -o $@ $^ -lcublas -Xlinker -z,defs,-rpath,$(CUDA_LIB)
+	$(call say,LINK)$(NVCC) -shared -o $@ $^ -lcublas -lcublasLt -Xlinker -z,defs,-rpath,$(CUDA_LIB)
 
 # Sums of gradients are made here while a rank waits: -O3 for vectors.
 $(MPI_OBJ): kernels/comm/mpi/mpi.c
@@ -150,7 +151,7 @@ $(B)/libmopt-mpi.so: $(MPI_OBJ)
 
 # The same kernels for a device that is the CPU, by the headers of tests/emulated/: what tests run where there is no card.
 EMULATED := $(B)/libmopt-cuda-emulated.so
-EMU_OBJ := $(CU_SRC:%.cu=$(B)/emulated/%.o) $(B)/emulated/tests/emulated/emulated.o
+EMU_OBJ := $(CU_SRC:%.cu=$(B)/emulated/%.o) $(patsubst %.cpp,$(B)/emulated/%.o,$(wildcard tests/emulated/*.cpp))
 EMU_FLAGS := -std=c++20 -Itests/emulated -I. $(OPT) -g -fPIC -fvisibility=hidden -ffp-contract=off -Wall
 $(B)/emulated/%.o: %.cu
 	@mkdir -p $(@D)

@@ -1,20 +1,21 @@
 /* conv.cu - convolution and its gradients, channels-last, rank 1 to 3, groups,
  * dilation, asymmetric pads, with weights as ONNX stores them.
  *
- * Dense ones are matrix products: the inputs under each output pixel are laid out as a
- * row of `columns` (in the order of the weights, O | I/g kD kH kW), some images at a
+ * cuDNN computes what it can (cudnn.cu) where it is there; the rest, and all of it where it is
+ * not, is here. Dense ones are matrix products: the inputs under each output pixel are laid out
+ * as a row of `columns` (in the order of the weights, O | I/g kD kH kW), some images at a
  * time so that the scratch stays bounded:
  *     y = columns W',   dW = dy' columns,   dcolumns = dy W, gathered back into dx.
  * A 1x1 convolution of stride 1 needs no columns, x is them. Where a group has only
  * few channels (depthwise) a product would be too thin, and one thread makes one
  * result. All sums have a fixed order. */
-#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/cudnn.cuh"
 
 #include <stdlib.h>
 
 #include "kernels/cuda/window.cuh"
 
-enum { FEW_CHANNELS = 8 };
+enum { FEW_CHANNELS = 8, F32 = 1, HALF = 16 };
 static const int64_t most_column_bytes = (int64_t)64 << 20;
 
 struct mo_conv {
@@ -25,6 +26,7 @@ struct mo_conv {
     int64_t images;             /* at a time */
     bool is_direct;             /* thin groups: no product */
     bool is_pointwise;          /* x is the columns */
+    struct mo_cudnn_conv *dnn;  /* NULL: computed here */
 };
 
 static bool is_pointwise(const struct mo_conv_desc *d)
@@ -37,7 +39,6 @@ static bool is_pointwise(const struct mo_conv_desc *d)
 
 struct mo_conv *mo_cuda_conv_new(struct mo_device *dev, const struct mo_conv_desc *desc)
 {
-    (void)dev;
     struct mo_conv *c = (struct mo_conv *)calloc(1, sizeof *c);
     if (!c)
         return NULL;
@@ -51,48 +52,71 @@ struct mo_conv *mo_cuda_conv_new(struct mo_device *dev, const struct mo_conv_des
     int64_t bytes = c->w.n_out * c->row * (int64_t)sizeof(float);
     c->images = bytes > 0 ? most_column_bytes / bytes : 1;
     c->images = c->images < 1 ? 1 : c->images > desc->batch ? desc->batch : c->images;
+    char why[96];
+    c->dnn = c->is_direct ? NULL : mo_cudnn_conv_new(dev, desc, why, sizeof why);
     return c;
 }
 
 void mo_cuda_conv_free(struct mo_device *dev, struct mo_conv *conv)
 {
-    (void)dev;
+    if (conv)
+        mo_cudnn_conv_free(dev, conv->dnn);
     free(conv);
-}
-
-const struct mo_conv_desc *mo_cuda_conv_desc(const struct mo_conv *c)
-{
-    return &c->d;
 }
 
 size_t mo_cuda_conv_scratch_bytes(const struct mo_conv *c, bool backward)
 {
-    (void)backward;
+    if (c->dnn)
+        return mo_cudnn_conv_scratch_bytes(c->dnn, backward);
     return c->is_direct || c->is_pointwise ? 0 : (size_t)(c->images * c->w.n_out * c->row) * sizeof(float);
 }
 
 /* The products read the weights as ONNX stores them. */
 void mo_cuda_conv_pack(struct mo_device *dev, struct mo_conv *conv, const float *w)
 {
-    (void)dev, (void)conv, (void)w;
+    if (conv->dnn)
+        mo_cudnn_conv_pack(dev, conv->dnn, w);
+}
+
+/* The product for images of T: float32, or 16 bits, whose operands in float32 it rounds. */
+static void product(struct mo_device *dev, bool ta, bool tb, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda,
+                    const float *b, int64_t ldb, float beta, float *c, int64_t ldc, const struct mo_epilogue *e)
+{
+    mo_cuda_gemm(dev, ta, tb, m, n, k, 1, a, lda, b, ldb, beta, c, ldc, e);
+}
+
+template <class A, class B, class C>
+static void product(struct mo_device *dev, bool ta, bool tb, int64_t m, int64_t n, int64_t k, const A *a, int64_t lda,
+                    const B *b, int64_t ldb, float beta, C *c, int64_t ldc, const struct mo_epilogue *e)
+{
+    mo_cuda_gemm_bf16(dev, ta, tb, m, n, k, 1, sizeof(A) == 4 ? F32 : HALF, a, lda, sizeof(B) == 4 ? F32 : HALF, b, ldb, beta,
+                      sizeof(C) == 4 ? F32 : HALF, c, ldc, e);
+}
+
+/* A weight as the kernels below see it: beside images of 16 bits it is rounded. */
+template <class T> static __device__ float weight_of(float w)
+{
+    return mo_load(mo_stored<T>::of(w));
 }
 
 /* ---- columns -------------------------------------------------------------------------------------- */
 
 /* columns[pixel, c * taps + k] = x of group g under tap k of each output pixel of n images; 0 in the padding */
-static void to_columns(struct mo_device *dev, const struct mo_conv *c, int64_t n, const float *x, float *columns)
+template <class T>
+static void to_columns(struct mo_device *dev, const struct mo_conv *c, int64_t n, const T *x, T *columns)
 {
     struct mo_window w = c->w;
     int64_t row = c->row, channels = c->d.in_channels;
     mo_each(dev, n * w.n_out * row, [=] __device__(int64_t u) {
         int64_t p = u / row, tap = u % row % w.n_taps, channel = u % row / w.n_taps;
         int64_t pixel = mo_tap_input(w, p % w.n_out, tap);
-        columns[u] = pixel < 0 ? 0 : x[(p / w.n_out * w.n_in + pixel) * channels + channel];
+        columns[u] = pixel < 0 ? mo_stored<T>::of(0.0f) : x[(p / w.n_out * w.n_in + pixel) * channels + channel];
     });
 }
 
 /* dx[pixel, c] = sum over taps of dcolumns of the output pixel whose tap lies here, in the order of the taps */
-static void from_columns(struct mo_device *dev, const struct mo_conv *c, int64_t n, const float *columns, float *dx)
+template <class T>
+static void from_columns(struct mo_device *dev, const struct mo_conv *c, int64_t n, const float *columns, T *dx)
 {
     struct mo_window w = c->w;
     int64_t row = c->row, channels = c->d.in_channels, ic = c->ic;
@@ -104,25 +128,15 @@ static void from_columns(struct mo_device *dev, const struct mo_conv *c, int64_t
             if (out >= 0)
                 sum += columns[(p / w.n_in * w.n_out + out) * row + channel * w.n_taps + tap];
         }
-        dx[p * channels + channel] = sum;
+        dx[p * channels + channel] = mo_stored<T>::of(sum);
     });
 }
 
 /* ---- forward ---------------------------------------------------------------------------------------- */
 
-static void finish(struct mo_device *dev, const struct mo_conv *c, const float *bias, const float *residual, float *y)
-{
-    struct mo_conv_desc d = c->d;
-    if (!bias && !residual && d.act == MO_ACT_NONE)
-        return;
-    mo_each(dev, d.batch * c->w.n_out * d.out_channels, [=] __device__(int64_t i) {
-        float v = y[i] + (bias ? bias[i % d.out_channels] : 0) + (residual ? residual[i] : 0);
-        y[i] = mo_act_of(d.act, d.act_lo, d.act_hi, v);
-    });
-}
-
-static void direct(struct mo_device *dev, const struct mo_conv *c, const float *x, const float *weight,
-                   const float *bias, const float *residual, float *y)
+template <class T>
+static void direct(struct mo_device *dev, const struct mo_conv *c, const T *x, const float *weight, const float *bias,
+                   const T *residual, T *y)
 {
     struct mo_conv_desc d = c->d;
     struct mo_window w = c->w;
@@ -134,42 +148,64 @@ static void direct(struct mo_device *dev, const struct mo_conv *c, const float *
             int64_t pixel = mo_tap_input(w, p % w.n_out, tap);
             if (pixel < 0)
                 continue;
-            const float *from = x + (p / w.n_out * w.n_in + pixel) * d.in_channels + o / oc * ic;
+            const T *from = x + (p / w.n_out * w.n_in + pixel) * d.in_channels + o / oc * ic;
             for (int64_t k = 0; k < ic; k++)
-                sum += from[k] * weight[(o * ic + k) * w.n_taps + tap];
+                sum += mo_load(from[k]) * weight_of<T>(weight[(o * ic + k) * w.n_taps + tap]);
         }
-        float v = sum + (bias ? bias[o] : 0) + (residual ? residual[u] : 0);
-        y[u] = mo_act_of(d.act, d.act_lo, d.act_hi, v);
+        float v = sum + (bias ? bias[o] : 0) + (residual ? mo_load(residual[u]) : 0);
+        y[u] = mo_stored<T>::of(mo_act_of(d.act, d.act_lo, d.act_hi, v));
     });
+}
+
+/* A residual is put into y first, and the product adds to it. */
+template <class T>
+static void by_products(struct mo_device *dev, const struct mo_conv *c, const T *x, const float *w, const float *bias,
+                        const T *residual, T *y, T *columns)
+{
+    int64_t n_in = c->w.n_in * c->d.in_channels, n_out = c->w.n_out * c->d.out_channels;
+    if (residual && residual != y)
+        mo_each(dev, c->d.batch * n_out, [=] __device__(int64_t i) { y[i] = residual[i]; });
+    for (int64_t i = 0; i < c->d.batch; i += c->images)
+        for (int64_t g = 0; g < c->d.groups; g++) {
+            int64_t n = c->d.batch - i < c->images ? c->d.batch - i : c->images;
+            const T *from = x + i * n_in + g * c->ic;
+            struct mo_epilogue end = { bias ? bias + g * c->oc : NULL, c->d.act, c->d.act_lo, c->d.act_hi };
+            if (!c->is_pointwise)
+                to_columns(dev, c, n, from, columns);
+            product(dev, false, true, n * c->w.n_out, c->oc, c->row, c->is_pointwise ? from : (const T *)columns,
+                    c->is_pointwise ? c->d.in_channels : c->row, w + g * c->oc * c->row, c->row, residual ? 1 : 0,
+                    y + i * n_out + g * c->oc, c->d.out_channels, &end);
+        }
+}
+
+template <class T>
+static void convolve(struct mo_device *dev, struct mo_conv *c, const T *x, const float *w, const float *bias,
+                     const T *residual, T *y, void *scratch)
+{
+    if (c->dnn)
+        mo_cudnn_forward(dev, c->dnn, x, w, bias, residual, y, scratch);
+    else if (c->is_direct)
+        direct(dev, c, x, w, bias, residual, y);
+    else
+        by_products(dev, c, x, w, bias, residual, y, (T *)scratch);
 }
 
 void mo_cuda_conv(struct mo_device *dev, struct mo_conv *c, const float *x, const float *w, const float *bias,
                   const float *residual, float *y, void *scratch)
 {
-    if (c->is_direct) {
-        direct(dev, c, x, w, bias, residual, y);
-        return;
-    }
-    int64_t n_in = c->w.n_in * c->d.in_channels, n_out = c->w.n_out * c->d.out_channels;
-    bool is_in_place = residual == y;       /* then the product adds to it */
-    for (int64_t i = 0; i < c->d.batch; i += c->images)
-        for (int64_t g = 0; g < c->d.groups; g++) {
-            int64_t n = c->d.batch - i < c->images ? c->d.batch - i : c->images;
-            const float *from = x + i * n_in + g * c->ic;
-            if (!c->is_pointwise)
-                to_columns(dev, c, n, from, (float *)scratch);
-            mo_cuda_gemm(dev, false, true, n * c->w.n_out, c->oc, c->row, 1,
-                         c->is_pointwise ? from : (const float *)scratch, c->is_pointwise ? c->d.in_channels : c->row,
-                         w + g * c->oc * c->row, c->row, is_in_place ? 1 : 0, y + i * n_out + g * c->oc,
-                         c->d.out_channels, NULL);
-        }
-    finish(dev, c, bias, is_in_place ? NULL : residual, y);
+    convolve(dev, c, x, w, bias, residual, y, scratch);
+}
+
+void mo_cuda_conv_bf16(struct mo_device *dev, struct mo_conv *c, const uint16_t *x, const float *w, const float *bias,
+                       const uint16_t *residual, uint16_t *y, void *scratch)
+{
+    MO_BY_HALF(dev, convolve(dev, c, (const H *)x, w, bias, (const H *)residual, (H *)y, scratch););
 }
 
 /* ---- gradient of the input ------------------------------------------------------------------------------ */
 
-static void direct_grad_input(struct mo_device *dev, const struct mo_conv *c, const float *weight, const float *dy,
-                              float *dx)
+template <class T>
+static void direct_grad_input(struct mo_device *dev, const struct mo_conv *c, const float *weight, const T *dy, T *dx)
 {
     struct mo_conv_desc d = c->d;
     struct mo_window w = c->w;
@@ -181,17 +217,21 @@ static void direct_grad_input(struct mo_device *dev, const struct mo_conv *c, co
             int64_t out = mo_tap_output(w, p % w.n_in, tap);
             if (out < 0)
                 continue;
-            const float *from = dy + (p / w.n_in * w.n_out + out) * d.out_channels + g * oc;
+            const T *from = dy + (p / w.n_in * w.n_out + out) * d.out_channels + g * oc;
             for (int64_t o = 0; o < oc; o++)
-                sum += from[o] * weight[((g * oc + o) * ic + channel % ic) * w.n_taps + tap];
+                sum += mo_load(from[o]) * weight_of<T>(weight[((g * oc + o) * ic + channel % ic) * w.n_taps + tap]);
         }
-        dx[u] = sum;
+        dx[u] = mo_stored<T>::of(sum);
     });
 }
 
-void mo_cuda_conv_grad_input(struct mo_device *dev, struct mo_conv *c, const float *w, const float *dy, float *dx,
-                             void *scratch)
+template <class T>
+static void grad_input(struct mo_device *dev, struct mo_conv *c, const float *w, const T *dy, T *dx, void *scratch)
 {
+    if (c->dnn) {
+        mo_cudnn_grad_input(dev, c->dnn, w, dy, dx, scratch);
+        return;
+    }
     if (c->is_direct) {
         direct_grad_input(dev, c, w, dy, dx);
         return;
@@ -200,18 +240,36 @@ void mo_cuda_conv_grad_input(struct mo_device *dev, struct mo_conv *c, const flo
     for (int64_t i = 0; i < c->d.batch; i += c->images)
         for (int64_t g = 0; g < c->d.groups; g++) {
             int64_t n = c->d.batch - i < c->images ? c->d.batch - i : c->images;
-            float *to = dx + i * n_in + g * c->ic, *columns = c->is_pointwise ? to : (float *)scratch;
-            mo_cuda_gemm(dev, false, false, n * c->w.n_out, c->row, c->oc, 1, dy + i * n_out + g * c->oc,
-                         c->d.out_channels, w + g * c->oc * c->row, c->row, 0, columns,
-                         c->is_pointwise ? c->d.in_channels : c->row, NULL);
-            if (!c->is_pointwise)
-                from_columns(dev, c, n, columns, to);
+            T *to = dx + i * n_in + g * c->ic;
+            const T *from = dy + i * n_out + g * c->oc;
+            const float *weight = w + g * c->oc * c->row;
+            if (c->is_pointwise) {
+                product(dev, false, false, n * c->w.n_out, c->row, c->oc, from, c->d.out_channels, weight, c->row, 0, to,
+                        c->d.in_channels, NULL);
+                continue;
+            }
+            product(dev, false, false, n * c->w.n_out, c->row, c->oc, from, c->d.out_channels, weight, c->row, 0,
+                    (float *)scratch, c->row, NULL);
+            from_columns(dev, c, n, (const float *)scratch, to);
         }
+}
+
+void mo_cuda_conv_grad_input(struct mo_device *dev, struct mo_conv *c, const float *w, const float *dy, float *dx,
+                             void *scratch)
+{
+    grad_input(dev, c, w, dy, dx, scratch);
+}
+
+void mo_cuda_conv_grad_input_bf16(struct mo_device *dev, struct mo_conv *c, const float *w, const uint16_t *dy, uint16_t *dx,
+                                  void *scratch)
+{
+    MO_BY_HALF(dev, grad_input(dev, c, w, (const H *)dy, (H *)dx, scratch););
 }
 
 /* ---- gradient of the weights ------------------------------------------------------------------------------ */
 
-static void direct_grad_weight(struct mo_device *dev, const struct mo_conv *c, const float *x, const float *dy, float *dw)
+template <class T>
+static void direct_grad_weight(struct mo_device *dev, const struct mo_conv *c, const T *x, const T *dy, float *dw)
 {
     struct mo_conv_desc d = c->d;
     struct mo_window w = c->w;
@@ -222,17 +280,17 @@ static void direct_grad_weight(struct mo_device *dev, const struct mo_conv *c, c
                 int64_t pixel = mo_tap_input(w, p % w.n_out, tap);
                 if (pixel < 0)
                     return 0.0;
-                return (double)dy[p * d.out_channels + o] *
-                       x[(p / w.n_out * w.n_in + pixel) * d.in_channels + o / oc * ic + channel];
+                return (double)mo_load(dy[p * d.out_channels + o]) *
+                       mo_load(x[(p / w.n_out * w.n_in + pixel) * d.in_channels + o / oc * ic + channel]);
             },
             mo_sum(), [=] __device__(int64_t at, double sum) { dw[at] = (float)sum; });
 }
 
-static void grad_bias(struct mo_device *dev, const struct mo_conv *c, const float *dy, float *dbias)
+template <class T> static void grad_bias(struct mo_device *dev, const struct mo_conv *c, const T *dy, float *dbias)
 {
     int64_t channels = c->d.out_channels;
     mo_fold(dev, channels, c->d.batch * c->w.n_out, true, 0.0,
-            [=] __device__(int64_t o, int64_t p) { return (double)dy[p * channels + o]; }, mo_sum(),
+            [=] __device__(int64_t o, int64_t p) { return (double)mo_load(dy[p * channels + o]); }, mo_sum(),
             [=] __device__(int64_t o, double sum) { dbias[o] = (float)sum; });
 }
 
@@ -241,11 +299,16 @@ static void zero(struct mo_device *dev, int64_t n, float *x)
     mo_each(dev, n, [=] __device__(int64_t i) { x[i] = 0; });
 }
 
-void mo_cuda_conv_grad_weight(struct mo_device *dev, struct mo_conv *c, const float *x, const float *dy, float *dw,
-                              float *dbias, void *scratch)
+template <class T>
+static void grad_weight(struct mo_device *dev, struct mo_conv *c, const T *x, const T *dy, float *dw, float *dbias,
+                        void *scratch)
 {
     if (dbias)
         grad_bias(dev, c, dy, dbias);
+    if (c->dnn) {
+        mo_cudnn_grad_weight(dev, c->dnn, x, dy, dw, scratch);
+        return;
+    }
     if (c->is_direct) {
         direct_grad_weight(dev, c, x, dy, dw);
         return;
@@ -256,13 +319,25 @@ void mo_cuda_conv_grad_weight(struct mo_device *dev, struct mo_conv *c, const fl
     for (int64_t i = 0; i < c->d.batch; i += c->images)
         for (int64_t g = 0; g < c->d.groups; g++) {
             int64_t n = c->d.batch - i < c->images ? c->d.batch - i : c->images;
-            const float *from = x + i * n_in + g * c->ic;
+            const T *from = x + i * n_in + g * c->ic;
             if (!c->is_pointwise)
-                to_columns(dev, c, n, from, (float *)scratch);
-            mo_cuda_gemm(dev, true, false, c->oc, c->row, n * c->w.n_out, 1, dy + i * n_out + g * c->oc,
-                         c->d.out_channels, c->is_pointwise ? from : (const float *)scratch,
-                         c->is_pointwise ? c->d.in_channels : c->row, i ? 1 : 0, dw + g * c->oc * c->row, c->row, NULL);
+                to_columns(dev, c, n, from, (T *)scratch);
+            product(dev, true, false, c->oc, c->row, n * c->w.n_out, dy + i * n_out + g * c->oc, c->d.out_channels,
+                    c->is_pointwise ? from : (const T *)scratch, c->is_pointwise ? c->d.in_channels : c->row, i ? 1 : 0,
+                    dw + g * c->oc * c->row, c->row, NULL);
         }
+}
+
+void mo_cuda_conv_grad_weight(struct mo_device *dev, struct mo_conv *c, const float *x, const float *dy, float *dw,
+                              float *dbias, void *scratch)
+{
+    grad_weight(dev, c, x, dy, dw, dbias, scratch);
+}
+
+void mo_cuda_conv_grad_weight_bf16(struct mo_device *dev, struct mo_conv *c, const uint16_t *x, const uint16_t *dy,
+                                   float *dw, float *dbias, void *scratch)
+{
+    MO_BY_HALF(dev, grad_weight(dev, c, (const H *)x, (const H *)dy, dw, dbias, scratch););
 }
 
 /* ---- integers ------------------------------------------------------------------------------------------------ */

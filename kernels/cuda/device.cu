@@ -1,5 +1,6 @@
 /* device.cu - opens a CUDA device, its memory, its latched error, and the table of its kernels. */
-#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/cudnn.cuh"
+#include "kernels/cuda/product.cuh"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -82,14 +83,22 @@ static bool wants_tf32(void)
     return wish && !strcmp(wish, "1");
 }
 
-/* float32 products are float32 throughout unless TF32 is asked for. */
+/* One workspace for all products, for the life of the device: what is recorded and done again later finds it where it
+ * was. 32 MiB are what cuBLAS takes for itself on the largest cards; a small device gives 1/64 of its memory. */
+static cudaError_t prepare_workspace(struct mo_device *dev, size_t all_bytes)
+{
+    const size_t most = (size_t)32 << 20;
+    dev->workspace_bytes = all_bytes / 64 < most ? all_bytes / 64 / 256 * 256 : most;
+    return dev->workspace_bytes ? cudaMalloc(&dev->workspace, dev->workspace_bytes) : cudaSuccess;
+}
+
 static cublasStatus_t prepare_products(struct mo_device *dev)
 {
     cublasStatus_t s = cublasCreate(&dev->blas);
     if (!s)
         s = cublasSetStream(dev->blas, dev->stream);
     if (!s)
-        s = cublasSetMathMode(dev->blas, wants_tf32() ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_PEDANTIC_MATH);
+        s = cublasSetWorkspace(dev->blas, dev->workspace, dev->workspace_bytes);
     return s;
 }
 
@@ -102,7 +111,10 @@ static struct mo_device *open_at(int index, char *why, size_t why_bytes)
     }
     struct cudaDeviceProp p;
     dev->index = index;
+    dev->uses_tf32 = wants_tf32();
     cudaError_t e = prepare(dev, &p);
+    if (!e)
+        e = prepare_workspace(dev, p.totalGlobalMem);
     cublasStatus_t s = e ? CUBLAS_STATUS_SUCCESS : prepare_products(dev);
     if (e || s) {
         snprintf(why, why_bytes, "cuda: device %d: %s", index, e ? cudaGetErrorString(e) : cublasGetStatusString(s));
@@ -111,8 +123,10 @@ static struct mo_device *open_at(int index, char *why, size_t why_bytes)
         return NULL;
     }
     dev->n_blocks = p.multiProcessorCount * 16;
-    snprintf(dev->text, sizeof dev->text, "cuda:%d, %s, sm_%d%d, %zu MB%s", index, p.name, p.major, p.minor,
-             p.totalGlobalMem >> 20, wants_tf32() ? ", TF32" : "");
+    mo_cudnn_open(dev);
+    const char *dnn = mo_cudnn_version(dev);
+    snprintf(dev->text, sizeof dev->text, "cuda:%d, %.200s, sm_%d%d, %zu MB, %s %s%s", index, p.name, p.major, p.minor,
+             p.totalGlobalMem >> 20, *dnn ? "cuDNN" : "no", *dnn ? dnn : "cuDNN", dev->uses_tf32 ? ", TF32" : "");
     return dev;
 }
 
@@ -143,8 +157,11 @@ void mo_cuda_close(struct mo_device *dev)
     cudaSetDevice(dev->index);
     if (dev->stream)
         cudaStreamSynchronize(dev->stream);
+    mo_cudnn_close(dev);
+    mo_products_free(dev->products);
     if (dev->blas)
         cublasDestroy(dev->blas);
+    cudaFree(dev->workspace);
     cudaFree(dev->fault);
     if (dev->stream)
         cudaStreamDestroy(dev->stream);

@@ -4,6 +4,7 @@
 #ifndef MO_DEVICE_CUH
 #define MO_DEVICE_CUH
 
+#include <cublasLt.h>
 #include <cublas_v2.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -18,7 +19,6 @@ extern "C" {
 struct mo_conv *mo_cuda_conv_new(struct mo_device *dev, const struct mo_conv_desc *desc);
 void mo_cuda_conv_free(struct mo_device *dev, struct mo_conv *conv);
 size_t mo_cuda_conv_scratch_bytes(const struct mo_conv *conv, bool backward);
-const struct mo_conv_desc *mo_cuda_conv_desc(const struct mo_conv *conv);
 struct mo_qconv *mo_cuda_qconv_new(struct mo_device *dev, const struct mo_qconv_desc *desc);
 void mo_cuda_qconv_free(struct mo_device *dev, struct mo_qconv *q);
 size_t mo_cuda_qconv_scratch_bytes(const struct mo_qconv *q);
@@ -38,10 +38,19 @@ struct mo_fault {
     long long index, dim;       /* dim -1: not an index, nonzero found more than planned */
 };
 
+struct mo_products;             /* product.cu: matrix products that were asked for, and how cuBLASLt makes them */
+struct mo_cudnn;                /* cudnn.cu: the library, where it is there */
+
 struct mo_device {
     int index, n_blocks;        /* n_blocks: as many as fill the device a few times over */
     cudaStream_t stream;
     cublasHandle_t blas;
+    bool uses_tf32;
+    struct mo_products *products;
+    void *workspace;            /* of cuBLAS and cuBLASLt */
+    size_t workspace_bytes;
+    struct mo_cudnn *cudnn;     /* NULL: convolutions by own kernels, and no_cudnn says why */
+    char no_cudnn[96];
     struct mo_fault *fault;
     char text[320];
     bool has_error;
@@ -358,6 +367,13 @@ template <> struct mo_stored<__half> {
 template <> struct mo_stored<__nv_bfloat16> {
     static __device__ __nv_bfloat16 of(float x) { return __float2bfloat16_rn(x); }
 };
+
+/* Runs body with H standing for the 16-bit type of the kernels *_bf16. */
+#define MO_BY_HALF(dev, body)                                               \
+    do {                                                                    \
+        typedef __nv_bfloat16 H;                                            \
+        body                                                                \
+    } while (0)
 
 /* An activation that a kernel may end with. */
 static __device__ inline float mo_act_of(enum mo_act act, float lo, float hi, float x)

@@ -22,7 +22,8 @@ static __device__ inline float gelu_inner(float v)
     return 0.79788456f * (v + 0.044715f * v * v * v);
 }
 
-static __device__ float unary_of(enum mo_unary f, float a, float b, float v)
+/* Not inlined, nor is slope_of: compiled once, not once for each type. */
+static __device__ __noinline__ float unary_of(enum mo_unary f, float a, float b, float v)
 {
     switch (f) {
     case MO_ABS: return fabsf(v);
@@ -69,9 +70,20 @@ static __device__ float unary_of(enum mo_unary f, float a, float b, float v)
     }
 }
 
+template <class T>
+static void unary_over(struct mo_device *dev, enum mo_unary f, float a, float b, size_t n, const T *x, T *y)
+{
+    mo_each(dev, (int64_t)n, [=] __device__(int64_t i) { y[i] = mo_stored<T>::of(unary_of(f, a, b, mo_load(x[i]))); });
+}
+
 void mo_cuda_unary(struct mo_device *dev, enum mo_unary f, float a, float b, size_t n, const float *x, float *y)
 {
-    mo_each(dev, (int64_t)n, [=] __device__(int64_t i) { y[i] = unary_of(f, a, b, x[i]); });
+    unary_over(dev, f, a, b, n, x, y);
+}
+
+void mo_cuda_unary_bf16(struct mo_device *dev, enum mo_unary f, float a, float b, size_t n, const uint16_t *x, uint16_t *y)
+{
+    MO_BY_HALF(dev, unary_over(dev, f, a, b, n, (const H *)x, (H *)y););
 }
 
 /* ---- their derivatives ------------------------------------------------------------------------------ */
@@ -108,7 +120,7 @@ static __device__ float swish_slope(float v, float a)
 }
 
 /* v is y for those of is_of_result, else x; g is dy. */
-static __device__ float slope_of(enum mo_unary f, float a, float b, float v, float g)
+static __device__ __noinline__ float slope_of(enum mo_unary f, float a, float b, float v, float g)
 {
     switch (f) {
     case MO_EXP: return g * v;
@@ -151,14 +163,27 @@ static __device__ float slope_of(enum mo_unary f, float a, float b, float v, flo
     }
 }
 
+template <class T>
+static void unary_grad_over(struct mo_device *dev, enum mo_unary f, float a, float b, size_t n, const T *x, const T *y,
+                            const T *dy, T *dx, bool add)
+{
+    const T *from = is_of_neither(f) ? dy : is_of_result(f) ? y : x;
+    mo_each(dev, (int64_t)n, [=] __device__(int64_t i) {
+        float d = slope_of(f, a, b, mo_load(from[i]), mo_load(dy[i]));
+        dx[i] = mo_stored<T>::of(add ? mo_load(dx[i]) + d : d);
+    });
+}
+
 void mo_cuda_unary_grad(struct mo_device *dev, enum mo_unary f, float a, float b, size_t n, const float *x,
                         const float *y, const float *dy, float *dx, bool add)
 {
-    const float *from = is_of_neither(f) ? dy : is_of_result(f) ? y : x;
-    mo_each(dev, (int64_t)n, [=] __device__(int64_t i) {
-        float d = slope_of(f, a, b, from[i], dy[i]);
-        dx[i] = add ? dx[i] + d : d;
-    });
+    unary_grad_over(dev, f, a, b, n, x, y, dy, dx, add);
+}
+
+void mo_cuda_unary_grad_bf16(struct mo_device *dev, enum mo_unary f, float a, float b, size_t n, const uint16_t *x,
+                             const uint16_t *y, const uint16_t *dy, uint16_t *dx, bool add)
+{
+    MO_BY_HALF(dev, unary_grad_over(dev, f, a, b, n, (const H *)x, (const H *)y, (const H *)dy, (H *)dx, add););
 }
 
 /* ---- unary of other types -------------------------------------------------------------------------- */
@@ -336,9 +361,22 @@ void mo_cuda_fill(struct mo_device *dev, size_t elem_bytes, size_t n, const void
     MO_BY_BYTES(elem_bytes, fill_of(dev, n, value, (E *)y);)
 }
 
+template <class T> static void axpy_over(struct mo_device *dev, size_t n, float a, const T *x, T *y, bool add)
+{
+    mo_each(dev, (int64_t)n, [=] __device__(int64_t i) {
+        float v = a * mo_load(x[i]);
+        y[i] = mo_stored<T>::of(add ? v + mo_load(y[i]) : v);
+    });
+}
+
 void mo_cuda_axpy(struct mo_device *dev, size_t n, float a, const float *x, float *y, bool add)
 {
-    mo_each(dev, (int64_t)n, [=] __device__(int64_t i) { y[i] = a * x[i] + (add ? y[i] : 0); });
+    axpy_over(dev, n, a, x, y, add);
+}
+
+void mo_cuda_axpy_bf16(struct mo_device *dev, size_t n, float a, const uint16_t *x, uint16_t *y, bool add)
+{
+    MO_BY_HALF(dev, axpy_over(dev, n, a, (const H *)x, (H *)y, add););
 }
 
 /* ---- dropout ---------------------------------------------------------------------------------------------------- */

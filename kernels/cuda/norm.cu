@@ -4,73 +4,128 @@
 /* ---- batch normalization: rows x channels --------------------------------------------------- */
 
 /* Two passes, because the mean of squares minus the square of the mean loses digits. */
-void mo_cuda_batchnorm_stats(struct mo_device *dev, int64_t rows, int64_t channels, const float *x, float *mean,
-                             float *var)
+template <class T>
+static void stats_of(struct mo_device *dev, int64_t rows, int64_t channels, const T *x, float *mean, float *var)
 {
     mo_fold(dev, channels, rows, true, 0.0,
-            [=] __device__(int64_t c, int64_t r) { return (double)x[r * channels + c]; }, mo_sum(),
+            [=] __device__(int64_t c, int64_t r) { return (double)mo_load(x[r * channels + c]); }, mo_sum(),
             [=] __device__(int64_t c, double sum) { mean[c] = rows ? (float)(sum / (double)rows) : 0; });
     mo_fold(dev, channels, rows, true, 0.0,
             [=] __device__(int64_t c, int64_t r) {
-                double d = (double)x[r * channels + c] - mean[c];
+                double d = (double)mo_load(x[r * channels + c]) - mean[c];
                 return d * d;
             },
             mo_sum(), [=] __device__(int64_t c, double sum) { var[c] = rows ? (float)(sum / (double)rows) : 0; });
+}
+
+void mo_cuda_batchnorm_stats(struct mo_device *dev, int64_t rows, int64_t channels, const float *x, float *mean,
+                             float *var)
+{
+    stats_of(dev, rows, channels, x, mean, var);
+}
+
+void mo_cuda_batchnorm_stats_bf16(struct mo_device *dev, int64_t rows, int64_t channels, const uint16_t *x, float *mean,
+                                  float *var)
+{
+    MO_BY_HALF(dev, stats_of(dev, rows, channels, (const H *)x, mean, var););
+}
+
+template <class T>
+static void normalize(struct mo_device *dev, int64_t rows, int64_t channels, float eps, const T *x, const float *mean,
+                      const float *var, const float *scale, const float *bias, const T *residual, enum mo_act act, T *y)
+{
+    mo_each(dev, rows * channels, [=] __device__(int64_t i) {
+        int64_t c = i % channels;
+        float v = (mo_load(x[i]) - mean[c]) * (scale[c] / sqrtf(var[c] + eps)) + bias[c];
+        y[i] = mo_stored<T>::of(mo_act_of(act, 0, 0, residual ? v + mo_load(residual[i]) : v));
+    });
 }
 
 void mo_cuda_batchnorm(struct mo_device *dev, int64_t rows, int64_t channels, float eps, const float *x,
                        const float *mean, const float *var, const float *scale, const float *bias,
                        const float *residual, enum mo_act act, float *y)
 {
-    mo_each(dev, rows * channels, [=] __device__(int64_t i) {
-        int64_t c = i % channels;
-        float v = (x[i] - mean[c]) * (scale[c] / sqrtf(var[c] + eps)) + bias[c];
-        y[i] = mo_act_of(act, 0, 0, residual ? v + residual[i] : v);
-    });
+    normalize(dev, rows, channels, eps, x, mean, var, scale, bias, residual, act, y);
 }
+
+void mo_cuda_batchnorm_bf16(struct mo_device *dev, int64_t rows, int64_t channels, float eps, const uint16_t *x,
+                            const float *mean, const float *var, const float *scale, const float *bias,
+                            const uint16_t *residual, enum mo_act act, uint16_t *y)
+{
+    MO_BY_HALF(dev, normalize(dev, rows, channels, eps, (const H *)x, mean, var, scale, bias, (const H *)residual, act,
+                              (H *)y););
+}
+
+/* What a channel's dx is made of: dx = factor (g - mean_g - (x - mean) slope) */
+struct channel_grad {
+    double factor, mean_g, slope;
+};
 
 /* With xh = (x - mean) / sqrt(var + eps) and dy masked by the activation:
  *     dbias = sum dy, dscale = sum dy * xh,
  *     dx = scale / sqrt(var + eps) * (dy - dbias / rows - xh * dscale / rows)   (frozen: without the sums) */
-void mo_cuda_batchnorm_grad(struct mo_device *dev, int64_t rows, int64_t channels, float eps, bool frozen,
-                            enum mo_act act, const float *x, const float *y, const float *mean, const float *var,
-                            const float *scale, const float *dy, float *dx, float *dresidual, float *dscale,
-                            float *dbias)
+template <class T>
+static void normalize_grad(struct mo_device *dev, int64_t rows, int64_t channels, float eps, bool frozen, enum mo_act act,
+                           const T *x, const T *y, const float *mean, const float *var, const float *scale, const T *dy,
+                           T *dx, T *dresidual, float *dscale, float *dbias)
 {
     bool masked = act == MO_ACT_RELU, needs_sums = dscale || dbias || (dx && !frozen);
-    mo_temp<mo_pair> sums(dev, needs_sums ? channels : 0);
-    mo_pair *sum_of = sums.at;
-    if (needs_sums && channels > 0 && !sum_of)
+    mo_temp<struct channel_grad> parts(dev, dx ? channels : 0);
+    struct channel_grad *part_of = parts.at;
+    if (dx && channels > 0 && !part_of)
         return;
     if (needs_sums)
         mo_fold(dev, channels, rows, true, mo_pair{ 0, 0 },
                 [=] __device__(int64_t c, int64_t r) {
                     int64_t i = r * channels + c;
-                    double g = masked && !(y[i] > 0) ? 0.0 : (double)dy[i];
-                    return mo_pair{ g, g * (x[i] - (double)mean[c]) };
+                    double g = masked && !(mo_load(y[i]) > 0) ? 0.0 : (double)mo_load(dy[i]);
+                    return mo_pair{ g, g * (mo_load(x[i]) - (double)mean[c]) };
                 },
                 mo_sum(),
                 [=] __device__(int64_t c, mo_pair sum) {
-                    sum.b /= sqrt((double)var[c] + eps);
-                    sum_of[c] = sum;
+                    double inv = 1 / sqrt((double)var[c] + eps);
+                    if (part_of)
+                        part_of[c] = frozen ? channel_grad{ scale[c] * inv, 0, 0 }
+                                            : channel_grad{ scale[c] * inv, sum.a / (double)rows,
+                                                            sum.b * inv * inv / (double)rows };
                     if (dbias)
                         dbias[c] = (float)sum.a;
                     if (dscale)
-                        dscale[c] = (float)sum.b;
+                        dscale[c] = (float)(sum.b * inv);
                 });
+    else if (dx)
+        mo_each(dev, channels, [=] __device__(int64_t c) {
+            part_of[c] = channel_grad{ scale[c] / sqrt((double)var[c] + eps), 0, 0 };
+        });
     if (!dx && !dresidual)
         return;
     mo_each(dev, rows * channels, [=] __device__(int64_t i) {
         int64_t c = i % channels;
-        float g = masked && !(y[i] > 0) ? 0 : dy[i];
+        float g = masked && !(mo_load(y[i]) > 0) ? 0 : mo_load(dy[i]);
         if (dx) {
-            double inv = 1 / sqrt((double)var[c] + eps), xh = (x[i] - (double)mean[c]) * inv;
-            double mean_g = frozen ? 0 : sum_of[c].a / (double)rows, mean_xh = frozen ? 0 : sum_of[c].b / (double)rows;
-            dx[i] = (float)(scale[c] * inv * (g - mean_g - xh * mean_xh));
+            struct channel_grad p = part_of[c];
+            dx[i] = mo_stored<T>::of((float)(p.factor * (g - p.mean_g - (mo_load(x[i]) - (double)mean[c]) * p.slope)));
         }
         if (dresidual)
-            dresidual[i] = g;
+            dresidual[i] = mo_stored<T>::of(g);
     });
+}
+
+void mo_cuda_batchnorm_grad(struct mo_device *dev, int64_t rows, int64_t channels, float eps, bool frozen,
+                            enum mo_act act, const float *x, const float *y, const float *mean, const float *var,
+                            const float *scale, const float *dy, float *dx, float *dresidual, float *dscale,
+                            float *dbias)
+{
+    normalize_grad(dev, rows, channels, eps, frozen, act, x, y, mean, var, scale, dy, dx, dresidual, dscale, dbias);
+}
+
+void mo_cuda_batchnorm_grad_bf16(struct mo_device *dev, int64_t rows, int64_t channels, float eps, bool frozen,
+                                 enum mo_act act, const uint16_t *x, const uint16_t *y, const float *mean,
+                                 const float *var, const float *scale, const uint16_t *dy, uint16_t *dx,
+                                 uint16_t *dresidual, float *dscale, float *dbias)
+{
+    MO_BY_HALF(dev, normalize_grad(dev, rows, channels, eps, frozen, act, (const H *)x, (const H *)y, mean, var, scale,
+                                   (const H *)dy, (H *)dx, (H *)dresidual, dscale, dbias););
 }
 
 /* ---- layer normalization: one block a row --------------------------------------------------------- */

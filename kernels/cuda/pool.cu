@@ -34,7 +34,8 @@ static __device__ float share_of(const struct pooling &p, int64_t out)
 }
 
 /* The first of the largest; NaN is larger than all. */
-static __device__ float largest(const struct pooling &p, const float *image, int64_t out, int64_t c, int64_t *where)
+template <class T>
+static __device__ float largest(const struct pooling &p, const T *image, int64_t out, int64_t c, int64_t *where)
 {
     float best = -INFINITY;
     int64_t best_tap = -1;
@@ -42,7 +43,7 @@ static __device__ float largest(const struct pooling &p, const float *image, int
         int64_t pixel = mo_tap_input(p.w, out, k);
         if (pixel < 0)
             continue;
-        float v = image[pixel * p.channels + c];
+        float v = mo_load(image[pixel * p.channels + c]);
         if (best_tap < 0 || v > best || v != v)
             best = v, best_tap = k;
         if (v != v)
@@ -52,14 +53,15 @@ static __device__ float largest(const struct pooling &p, const float *image, int
     return best;
 }
 
-void mo_cuda_pool(struct mo_device *dev, const struct mo_pool_desc *desc, const float *x, float *y, uint8_t *where)
+template <class T>
+static void pool_over(struct mo_device *dev, const struct mo_pool_desc *desc, const T *x, T *y, uint8_t *where)
 {
     struct pooling p = pooling_of(desc);
     mo_each(dev, p.batch * p.w.n_out * p.channels, [=] __device__(int64_t u) {
         int64_t c = u % p.channels, at = u / p.channels, out = at % p.w.n_out, tap;
-        const float *image = x + at / p.w.n_out * p.w.n_in * p.channels;
+        const T *image = x + at / p.w.n_out * p.w.n_in * p.channels;
         if (p.kind == MO_POOL_MAX) {
-            y[u] = largest(p, image, out, c, &tap);
+            y[u] = mo_stored<T>::of(largest(p, image, out, c, &tap));
             if (where)
                 where[u] = (uint8_t)tap;
             return;
@@ -68,19 +70,30 @@ void mo_cuda_pool(struct mo_device *dev, const struct mo_pool_desc *desc, const 
         for (int64_t k = 0; k < p.w.n_taps; k++) {
             int64_t pixel = mo_tap_input(p.w, out, k);
             if (pixel >= 0)
-                sum += image[pixel * p.channels + c];
+                sum += mo_load(image[pixel * p.channels + c]);
         }
-        y[u] = (float)(sum * share_of(p, out));
+        y[u] = mo_stored<T>::of((float)(sum * share_of(p, out)));
     });
 }
 
-void mo_cuda_pool_grad(struct mo_device *dev, const struct mo_pool_desc *desc, const float *dy, const uint8_t *where,
-                       float *dx, bool add)
+void mo_cuda_pool(struct mo_device *dev, const struct mo_pool_desc *desc, const float *x, float *y, uint8_t *where)
+{
+    pool_over(dev, desc, x, y, where);
+}
+
+void mo_cuda_pool_bf16(struct mo_device *dev, const struct mo_pool_desc *desc, const uint16_t *x, uint16_t *y, uint8_t *where)
+{
+    MO_BY_HALF(dev, pool_over(dev, desc, (const H *)x, (H *)y, where););
+}
+
+template <class T>
+static void pool_grad_over(struct mo_device *dev, const struct mo_pool_desc *desc, const T *dy, const uint8_t *where, T *dx,
+                           bool add)
 {
     struct pooling p = pooling_of(desc);
     mo_each(dev, p.batch * p.w.n_in * p.channels, [=] __device__(int64_t u) {
         int64_t c = u % p.channels, at = u / p.channels, image = at / p.w.n_in * p.w.n_out;
-        float sum = add ? dx[u] : 0;
+        float sum = add ? mo_load(dx[u]) : 0;
         /* the last tap belongs to the first window */
         for (int64_t k = p.w.n_taps - 1; k >= 0; k--) {
             int64_t out = mo_tap_output(p.w, at % p.w.n_in, k);
@@ -88,10 +101,22 @@ void mo_cuda_pool_grad(struct mo_device *dev, const struct mo_pool_desc *desc, c
                 continue;
             int64_t from = (image + out) * p.channels + c;
             if (p.kind != MO_POOL_MAX)
-                sum += dy[from] * share_of(p, out);
+                sum += mo_load(dy[from]) * share_of(p, out);
             else if (where[from] == k)
-                sum += dy[from];
+                sum += mo_load(dy[from]);
         }
-        dx[u] = sum;
+        dx[u] = mo_stored<T>::of(sum);
     });
+}
+
+void mo_cuda_pool_grad(struct mo_device *dev, const struct mo_pool_desc *desc, const float *dy, const uint8_t *where,
+                       float *dx, bool add)
+{
+    pool_grad_over(dev, desc, dy, where, dx, add);
+}
+
+void mo_cuda_pool_grad_bf16(struct mo_device *dev, const struct mo_pool_desc *desc, const uint16_t *dy, const uint8_t *where,
+                            uint16_t *dx, bool add)
+{
+    MO_BY_HALF(dev, pool_grad_over(dev, desc, (const H *)dy, where, (H *)dx, add););
 }

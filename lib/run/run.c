@@ -81,8 +81,6 @@ static enum mopt_status choose_device(struct mo_run *run)
     MO_TRY(mo_device_need(run->ctx));
     run->be = run->ctx->backend;
     run->dev = run->ctx->device;
-    if (run->options.bf16 && !run->be->is_host)
-        return mo_fail(run->ctx, MOPT_UNSUPPORTED, "bfloat16 is computed on the device cpu only, not on %s", run->be->name);
     return MOPT_OK;
 }
 

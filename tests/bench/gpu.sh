@@ -99,7 +99,7 @@ else
 fi
 for d in /usr/local/cuda*/lib64 /usr/local/cuda*/targets/*/lib \
     $(python3 -c 'import sys,glob; print(*[d for p in sys.path for d in glob.glob(p + "/nvidia/*/lib")])' 2>/dev/null); do
-    [ -e "$d/libcublas.so.13" ] && LD_LIBRARY_PATH=$LD_LIBRARY_PATH:$d
+    { [ -e "$d/libcublas.so.13" ] || [ -e "$d/libcudnn.so.9" ]; } && LD_LIBRARY_PATH=$LD_LIBRARY_PATH:$d
 done
 export LD_LIBRARY_PATH
 export MOPT_CUDA_PLUGIN="$bin/libmopt-cuda.so"
@@ -114,6 +114,9 @@ check device 60 "$mopt" bench "$work/mlp.onnx" --device cuda --seconds 0.2 || fi
 # ---- right answers ----
 # a suite passes without a device where none opens; the step above has shown that one does
 check kernels 120 env MOPT_T=kernels CK_TIMEOUT_MULTIPLIER=5 "$bin/check"
+# kernels over bfloat16, with cuDNN and without; a defect of cuDNN leaves the row below it
+check bf16 60 env MOPT_T=bf16_kernels CK_TIMEOUT_MULTIPLIER=5 "$bin/check"
+check without-cudnn 100 env MOPT_CUDNN=0 MOPT_T=kernels CK_TIMEOUT_MULTIPLIER=5 "$bin/check"
 # in one process: making a context costs more than a case
 check gradients 90 env MOPT_T=gradients MOPT_TEST_DEVICE=cuda CK_FORK=no "$bin/check"
 if command -v compute-sanitizer > /dev/null; then
@@ -180,6 +183,8 @@ done
 for net in lenet5 resnet20; do
     measure "mopt train $net, batch 128, fp32" "$work/$net.onnx" --train --batch 128
     MOPT_CUDA_TF32=1 measure "mopt train $net, batch 128, TF32" "$work/$net.onnx" --train --batch 128
+    measure "mopt train $net, batch 128, bf16" "$work/$net.onnx" --train --batch 128 --precision bf16
+    MOPT_CUDNN=0 measure "mopt train $net, batch 128, bf16, no cuDNN" "$work/$net.onnx" --train --batch 128 --precision bf16
 done
 if [ "$(left)" -gt 40 ] && LD_LIBRARY_PATH=$own_path python3 -c 'import torch; assert torch.cuda.is_available()' 2> /dev/null; then
     timeout "$(left)" env LD_LIBRARY_PATH="$own_path" python3 tests/bench/gpu_peers.py "$work" $(($(left) - 20)) >> "$out/table" 2> "$out/peers.log" ||

@@ -45,6 +45,7 @@ struct cudaDeviceProp {
     size_t totalGlobalMem;
     int major, minor, multiProcessorCount;
 };
+typedef enum { CUDA_R_32F = 0, CUDA_R_16F = 2, CUDA_R_16BF = 14 } cudaDataType;
 typedef struct emulated_stream *cudaStream_t;
 typedef struct emulated_event *cudaEvent_t;
 typedef struct emulated_pool *cudaMemPool_t;
@@ -115,6 +116,8 @@ static inline float __fmul_rn(float a, float b)
 
 /* Work for a stream, done when somebody waits for it. */
 void emulated_enqueue(cudaStream_t stream, std::function<void()> work);
+/* Are these bytes the device's, and all of one allocation? */
+bool emulated_has(const void *mem, size_t bytes);
 /* A call's own mistake, as a card would find it while running. */
 void emulated_fault(const char *what);
 /* Looks for memory of the host in an argument of a kernel. */

@@ -1,4 +1,4 @@
-/* emulated.cpp - the device that cuda_runtime.h beside this file describes, and its products.
+/* emulated.cpp - the device that cuda_runtime.h beside this file describes.
  *
  * $MOPT_EMULATED_BYTES    memory of the device (1 GiB)
  * $MOPT_EMULATED_REVERSE  blocks and threads run from the last to the first: results must not tell */
@@ -17,7 +17,6 @@
 #include <vector>
 
 /* last: the qualifiers of CUDA are words that the library uses */
-#include "cublas_v2.h"
 #include "cuda_runtime.h"
 
 thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
@@ -35,9 +34,6 @@ struct emulated_event {
 struct emulated_stream {
     std::deque<std::function<void()>> queue;
     uint64_t n_queued, n_done;
-};
-struct emulated_blas {
-    cudaStream_t stream;
 };
 
 static std::recursive_mutex mutex;
@@ -98,6 +94,12 @@ static bool is_allocated(const void *mem, size_t bytes)
         return false;
     --it;
     return (char *)mem + bytes <= it->first + it->second;
+}
+
+bool emulated_has(const void *mem, size_t bytes)
+{
+    locked lock(mutex);
+    return in_arena(mem) && is_allocated(mem, bytes);
 }
 
 /* ---- memory ------------------------------------------------------------------------------------- */
@@ -546,105 +548,4 @@ void emulated_check_argument(const void *argument, size_t bytes)
             mincore((void *)(word & ~(uintptr_t)4095), 1, &page) == 0)
             emulated_fault("an argument of a kernel points to memory of the host");
     }
-}
-
-/* ---- products: columns first, as cuBLAS has them --------------------------------------------------------- */
-
-cublasStatus_t cublasCreate(cublasHandle_t *blas)
-{
-    *blas = new emulated_blas();
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t cublasDestroy(cublasHandle_t blas)
-{
-    delete blas;
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t cublasSetStream(cublasHandle_t blas, cudaStream_t stream)
-{
-    blas->stream = stream;
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t cublasSetMathMode(cublasHandle_t, cublasMath_t)
-{
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t cublasSetWorkspace(cublasHandle_t, void *, size_t)
-{
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-const char *cublasGetStatusString(cublasStatus_t status)
-{
-    return status == CUBLAS_STATUS_SUCCESS ? "CUBLAS_STATUS_SUCCESS" : "CUBLAS_STATUS_INVALID_VALUE";
-}
-
-struct product {
-    bool ta, tb;
-    int64_t m, n, k, lda, ldb, ldc;
-    float alpha, beta;
-};
-
-static bool is_valid(const product &p)
-{
-    return p.m >= 0 && p.n >= 0 && p.k >= 0 && p.lda >= (p.ta ? p.k : p.m) && p.ldb >= (p.tb ? p.n : p.k) && p.ldc >= p.m &&
-           p.lda > 0 && p.ldb > 0 && p.ldc > 0;
-}
-
-static void multiply(const product &p, const float *a, const float *b, float *c)
-{
-    std::vector<double> column((size_t)p.m);
-    for (int64_t j = 0; j < p.n; j++) {
-        std::fill(column.begin(), column.end(), 0.0);
-        for (int64_t l = 0; l < p.k; l++) {
-            double factor = p.tb ? b[j + l * p.ldb] : b[l + j * p.ldb];
-            const float *from = p.ta ? a + l : a + l * p.lda;
-            for (int64_t i = 0; i < p.m; i++)
-                column[(size_t)i] += factor * from[p.ta ? i * p.lda : i];
-        }
-        for (int64_t i = 0; i < p.m; i++) {
-            float *at = c + i + j * p.ldc;
-            *at = (float)(p.alpha * column[(size_t)i] + (p.beta == 0 ? 0 : p.beta * *at));
-        }
-    }
-}
-
-static bool all_on_device(const void *a, const void *b, const void *c)
-{
-    if (in_arena(a) && in_arena(b) && in_arena(c))
-        return true;
-    emulated_fault("a product is given memory of the host");
-    return false;
-}
-
-cublasStatus_t cublasSgemm_64(cublasHandle_t blas, cublasOperation_t ta, cublasOperation_t tb, int64_t m, int64_t n,
-                              int64_t k, const float *alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
-                              const float *beta, float *c, int64_t ldc)
-{
-    product p = { ta == CUBLAS_OP_T, tb == CUBLAS_OP_T, m, n, k, lda, ldb, ldc, *alpha, *beta };
-    if (!is_valid(p))
-        return CUBLAS_STATUS_INVALID_VALUE;
-    if (all_on_device(a, b, c))
-        emulated_enqueue(blas->stream, [=] { multiply(p, a, b, c); });
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t cublasSgemmBatched_64(cublasHandle_t blas, cublasOperation_t ta, cublasOperation_t tb, int64_t m,
-                                     int64_t n, int64_t k, const float *alpha, const float *const a[], int64_t lda,
-                                     const float *const b[], int64_t ldb, const float *beta, float *const c[],
-                                     int64_t ldc, int64_t n_batch)
-{
-    product p = { ta == CUBLAS_OP_T, tb == CUBLAS_OP_T, m, n, k, lda, ldb, ldc, *alpha, *beta };
-    if (!is_valid(p))
-        return CUBLAS_STATUS_INVALID_VALUE;
-    if (all_on_device(a, b, c))
-        emulated_enqueue(blas->stream, [=] {
-            for (int64_t i = 0; i < n_batch; i++)
-                multiply(p, a[i], b[i], c[i]);
-        });
-    return CUBLAS_STATUS_SUCCESS;
 }
