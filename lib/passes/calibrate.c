@@ -25,19 +25,47 @@ struct watcher {
     enum mopt_status status;
 };
 
+/* Where the elements of v come from unchanged: views and transpositions may vanish when the graph is lowered. */
+static mo_value_id origin(const struct mo_graph *g, mo_value_id v)
+{
+    while (g->values[v].producer != MO_NONE) {
+        const struct mo_node *n = &g->nodes[g->values[v].producer];
+        if (!n->op || !(n->op->flags & MO_OP_VIEW || mo_node_is(n, "Transpose")) || n->in[0] == MO_NONE)
+            break;
+        v = n->in[0];
+    }
+    return v;
+}
+
+/* The elements of a value of the run's graph as those of v, a value of the user's. */
+static void watch_as(struct watcher *w, struct mo_run *run, mo_value_id lowered, mo_value_id v)
+{
+    const struct mo_value *info = &run->graph->values[lowered];
+    const void *data = run->tensors[lowered].data || !run->be->is_host ? run->tensors[lowered].data : info->data;
+    if (w->status || w->index[v] < 0 || w->seen[v] == w->pass || info->dtype != MO_F32 || !data)
+        return;
+    w->seen[v] = w->pass;
+    w->status = mo_histogram_add(w->ctx, run->be, run->dev, &w->scratch, &w->hist[w->index[v]], data,
+                                 w->is_idle ? 0 : (size_t)mo_value_elems(info));
+    if (w->status)
+        mo_blame(w->ctx, "value '%s'", w->g->values[v].name);
+}
+
 static void watch(struct watcher *w, struct mo_run *run, mo_value_id lowered)
 {
     mo_value_id v = lowered == MO_NONE ? MO_NONE : mo_run_user_value(run, lowered);
-    if (v == MO_NONE || w->status || w->index[v] < 0 || w->seen[v] == w->pass)
-        return;
-    const struct mo_value *info = &run->graph->values[lowered];
-    if (info->dtype != MO_F32)
-        return;
-    w->seen[v] = w->pass;
-    w->status = mo_histogram_add(w->ctx, run->be, run->dev, &w->scratch, &w->hist[w->index[v]],
-                                 run->tensors[lowered].data, w->is_idle ? 0 : (size_t)mo_value_elems(info));
-    if (w->status)
-        mo_blame(w->ctx, "value '%s'", w->g->values[v].name);
+    if (v != MO_NONE)
+        watch_as(w, run, lowered, v);
+}
+
+/* What the shapes of the inputs made constants is given by no node; of a chain of moves the end is left. */
+static void watch_constants(struct watcher *w, struct mo_run *run)
+{
+    for (mo_value_id lowered = 0; lowered < run->graph->n_values; lowered++) {
+        mo_value_id v = run->graph->values[lowered].data ? mo_run_user_value(run, lowered) : MO_NONE;
+        if (v != MO_NONE && !w->g->values[v].data)
+            watch_as(w, run, lowered, origin(w->g, v));
+    }
 }
 
 static void after_node(void *user, struct mo_run *run, const struct mo_node *n)
@@ -54,6 +82,7 @@ static enum mopt_status one_batch(struct watcher *w, struct mo_run *run, const s
         MO_TRY(mo_train_feed(run, batch));
     for (uint32_t i = 0; i < run->graph->n_inputs && !is_sparse; i++)
         watch(w, run, run->graph->inputs[i]);
+    watch_constants(w, run);
     MO_TRY(mo_run_forward(run));
     return w->status;
 }
@@ -97,18 +126,6 @@ static enum mopt_status all_batches(struct mo_job *job, struct watcher *w, struc
     }
     mo_loader_free(loader);
     return status;
-}
-
-/* Where the elements of v come from unchanged: views and transpositions may vanish when the graph is lowered. */
-static mo_value_id origin(const struct mo_graph *g, mo_value_id v)
-{
-    while (g->values[v].producer != MO_NONE) {
-        const struct mo_node *n = &g->nodes[g->values[v].producer];
-        if (!n->op || !(n->op->flags & MO_OP_VIEW || mo_node_is(n, "Transpose")) || n->in[0] == MO_NONE)
-            break;
-        v = n->in[0];
-    }
-    return v;
 }
 
 /* Histogram i watches values[i], or is to be copied from an earlier one with the same origin. */

@@ -156,7 +156,8 @@ static enum mopt_status fold(struct mo_run *run, struct mo_graph *g)
 {
     size_t left = FOLD_CAP_BYTES;
     MO_TRY(mo_fold(run->ctx, g, FOLD_CAP_BYTES, &left, true));
-    mo_graph_drop_unused(g);
+    if (!run->options.keep_names)       /* an observer looks at constants too that only folded nodes read */
+        mo_graph_drop_unused(g);
     return MOPT_OK;
 }
 

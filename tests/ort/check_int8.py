@@ -234,3 +234,18 @@ for family, shape in {"lenet5": [1, 28, 28], "resnet20": [3, 32, 32], "mobilenet
         quantize_static(f"{family}.onnx", path, Reader(x.reshape(-1, 2, *shape)), quant_format=QuantFormat.QDQ,
                         activation_type=act, weight_type=QuantType.QInt8, per_channel=True)
         whole(path, 0)
+
+# Positions made from the size of the input, through a convolution: constants once the size is known, which no node gives while
+# the ranges are looked at.
+nodes = [h.make_node("Shape", ["x"], ["shape"]), h.make_node("ConstantOfShape", ["shape"], ["ones"], value=numpy_helper.from_array(np.ones(1, np.int64))),
+         h.make_node("CumSum", ["ones", "axis"], ["places"]), h.make_node("Cast", ["places"], ["positions"], to=T.FLOAT),
+         h.make_node("Conv", ["positions", "w"], ["embedding"]), h.make_node("Conv", ["x", "w"], ["mixed"]),
+         h.make_node("Add", ["mixed", "embedding"], ["output"])]
+graph = h.make_graph(nodes, "positions", [h.make_tensor_value_info("x", T.FLOAT, [2, 3, 8, 8])],
+                     [h.make_tensor_value_info("output", T.FLOAT, [2, 4, 8, 8])],
+                     [numpy_helper.from_array(rng.standard_normal((4, 3, 1, 1)).astype(np.float32), "w"),
+                      numpy_helper.from_array(np.int64(2), "axis")])
+onnx.save(h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=8), "positions.onnx")
+np.save("x.npy", rng.standard_normal((24, 3, 8, 8)).astype(np.float32))
+mopt("quantize", "positions.onnx", "--data", "npy:x.npy,y.npy,layout=tensor", "--no-evaluate", "--measure", 0, "-o", "positions.q.onnx")
+whole("positions.q.onnx", 1)
