@@ -139,6 +139,25 @@ struct mo_cell {
 /* act(alpha * A B + beta * C + bias): the epilogue of gemm. bias: n floats or NULL. */
 struct mo_epilogue { const float *bias; enum mo_act act; float act_lo, act_hi; };
 
+/* One step of an optimizer over all weights (formulas: lib/run/optim.h), for a device that does it in one launch. */
+enum mo_update_kind { MO_UPDATE_SGD, MO_UPDATE_RMSPROP, MO_UPDATE_ADAM };
+enum mo_update_group { MO_UPDATE_NOT, MO_UPDATE_PLAIN, MO_UPDATE_DECAYS };
+#define MO_UPDATE_GROUP 16          /* elements that are treated alike */
+struct mo_update {
+    enum mo_update_kind kind;
+    size_t n_trained, n_weights;    /* of w; the rest behind n_trained is state, which is only averaged */
+    const uint8_t *group;           /* on the device: enum mo_update_group of each MO_UPDATE_GROUP elements */
+    bool nesterov;
+    float lr, momentum, alpha, beta1, beta2, eps, correction1, correction2;
+    float l2, decoupled;            /* of those that decay */
+    float clip;                     /* of the norm of the gradients of all that is updated; 0: none */
+    float scale;                    /* gradients are too large by this factor; they are divided by it */
+    float ema;                      /* share of the old average */
+    bool skips_bad;                 /* nothing is changed where that norm is not finite */
+    float *w, *first, *second, *average;    /* first, second: of n_trained; second, average may be NULL, as may first */
+    const float *g;
+};
+
 struct mo_backend {
     const char *name;
     /* NULL, and why. n_threads counts for the CPU. */
@@ -151,11 +170,30 @@ struct mo_backend {
     void (*download)(struct mo_device *, void *host, const void *from, size_t bytes);
     int (*sync)(struct mo_device *, char *why, size_t why_bytes);           /* 0, or the first error since the last */
     bool is_host;                                                           /* memory can be read by the CPU as it is */
+    /* What the kernels *_bf16 are given and give from here on, prepared convolutions included: 16 bfloat16 (as opened) or
+     * 10 float16, ONNX's numbers, which also stand for it among their types. NULL: bfloat16 only. */
+    void (*use_half)(struct mo_device *, int dtype);
+
+    /* The norm of the gradients, divided by scale, goes to *norm unless NULL. NULL: the kernels *_step are called for each
+     * part that is treated alike. */
+    void (*update)(struct mo_device *, const struct mo_update *, double *norm);
+
+    /* What is asked for between record and recorded is kept instead of done, and replay does it as often as is wanted, on the
+     * memory and with the numbers that it was recorded with. record gives false where that is switched off, recorded NULL
+     * where something could not be kept; neither is an error. n_exchanges counts what cannot be: the host gave or got data,
+     * or a kernel was given a number that is never the same again. All NULL: no recordings. */
+    bool (*record)(struct mo_device *);
+    struct mo_recording *(*recorded)(struct mo_device *);
+    void (*replay)(struct mo_device *, struct mo_recording *);
+    void (*recording_free)(struct mo_device *, struct mo_recording *);
+    uint64_t (*n_exchanges)(const struct mo_device *);
 
     /* Prepared convolutions. NULL when out of memory. */
     struct mo_conv *(*conv_new)(struct mo_device *, const struct mo_conv_desc *desc);
     void (*conv_free)(struct mo_device *, struct mo_conv *);
     size_t (*conv_scratch_bytes)(const struct mo_conv *, bool backward);
+    /* What computes it, for people to read. NULL: a backend that has but one way. */
+    const char *(*conv_engine)(const struct mo_conv *);
     /* NULL or false: gemm is the way to multiply with constant weights. Else a convolution with one spatial axis, a
      * kernel of 1, constant weights and no activation, Relu or Clip is the faster, and takes no scratch. */
     bool (*packs_products)(const struct mo_device *);

@@ -11,6 +11,7 @@
  * result. All sums have a fixed order. */
 #include "kernels/cuda/cudnn.cuh"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "kernels/cuda/window.cuh"
@@ -27,6 +28,7 @@ struct mo_conv {
     bool is_direct;             /* thin groups: no product */
     bool is_pointwise;          /* x is the columns */
     struct mo_cudnn_conv *dnn;  /* NULL: computed here */
+    char engine[120];
 };
 
 static bool is_pointwise(const struct mo_conv_desc *d)
@@ -52,8 +54,12 @@ struct mo_conv *mo_cuda_conv_new(struct mo_device *dev, const struct mo_conv_des
     int64_t bytes = c->w.n_out * c->row * (int64_t)sizeof(float);
     c->images = bytes > 0 ? most_column_bytes / bytes : 1;
     c->images = c->images < 1 ? 1 : c->images > desc->batch ? desc->batch : c->images;
-    char why[96];
+    char why[96] = "groups of few channels";
     c->dnn = c->is_direct ? NULL : mo_cudnn_conv_new(dev, desc, why, sizeof why);
+    if (c->dnn)
+        snprintf(c->engine, sizeof c->engine, "cuDNN");
+    else
+        snprintf(c->engine, sizeof c->engine, "own kernels (%s)", dev->cudnn ? why : dev->no_cudnn);
     return c;
 }
 
@@ -62,6 +68,11 @@ void mo_cuda_conv_free(struct mo_device *dev, struct mo_conv *conv)
     if (conv)
         mo_cudnn_conv_free(dev, conv->dnn);
     free(conv);
+}
+
+const char *mo_cuda_conv_engine(const struct mo_conv *c)
+{
+    return c->engine;
 }
 
 size_t mo_cuda_conv_scratch_bytes(const struct mo_conv *c, bool backward)

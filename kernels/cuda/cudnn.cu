@@ -155,7 +155,7 @@ static cudnnStatus_t make_descriptors(struct mo_device *dev, struct mo_cudnn_con
 {
     const struct mo_cudnn *l = dev->cudnn;
     const struct mo_conv_desc *d = &c->d;
-    cudnnDataType_t type = d->is_bf16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT;
+    cudnnDataType_t type = !d->is_bf16 ? CUDNN_DATA_FLOAT : dev->half_is_f16 ? CUDNN_DATA_HALF : CUDNN_DATA_BFLOAT16;
     const int n = (int)d->batch, ci = (int)d->in_channels, co = (int)d->out_channels;
     cudnnStatus_t s = l->cudnnCreateTensorDescriptor(&c->x);
     if (!s)

@@ -18,7 +18,7 @@ void mo_cudnn_conv_free(struct mo_device *dev, struct mo_cudnn_conv *c);
 size_t mo_cudnn_conv_scratch_bytes(const struct mo_cudnn_conv *c, bool backward);
 void mo_cudnn_conv_pack(struct mo_device *dev, struct mo_cudnn_conv *c, const float *w);
 
-/* Images are float32, or bfloat16 where the description said so. */
+/* Images are float32, or of the device's 16-bit type where the description said so. */
 void mo_cudnn_forward(struct mo_device *dev, struct mo_cudnn_conv *c, const void *x, const float *w, const float *bias,
                    const void *residual, void *y, void *scratch);
 void mo_cudnn_grad_input(struct mo_device *dev, struct mo_cudnn_conv *c, const float *w, const void *dy, void *dx,

@@ -169,6 +169,11 @@ void mo_cuda_close(struct mo_device *dev)
     free(dev);
 }
 
+void mo_cuda_use_half(struct mo_device *dev, int dtype)
+{
+    dev->half_is_f16 = dtype == 10;
+}
+
 const char *mo_cuda_describe(struct mo_device *dev)
 {
     return dev->text;
@@ -218,6 +223,7 @@ void mo_cuda_free(struct mo_device *dev, void *mem)
 void mo_cuda_upload(struct mo_device *dev, void *to, const void *host, size_t bytes)
 {
     mo_cuda_use(dev);
+    dev->n_exchanges++;
     if (bytes)
         mo_cuda_is_ok(dev, cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, dev->stream), "copy to the device");
 }
@@ -225,6 +231,7 @@ void mo_cuda_upload(struct mo_device *dev, void *to, const void *host, size_t by
 void mo_cuda_download(struct mo_device *dev, void *host, const void *from, size_t bytes)
 {
     mo_cuda_use(dev);
+    dev->n_exchanges++;
     if (bytes && mo_cuda_is_ok(dev, cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, dev->stream),
                                "copy from the device"))
         mo_cuda_is_ok(dev, cudaStreamSynchronize(dev->stream), "wait for a copy");
@@ -253,8 +260,10 @@ int mo_cuda_sync(struct mo_device *dev, char *why, size_t why_bytes)
 static const struct mo_backend table = {
     .name = "cuda", .open = mo_cuda_open, .close = mo_cuda_close, .describe = mo_cuda_describe, .alloc = mo_cuda_alloc,
     .free = mo_cuda_free, .upload = mo_cuda_upload, .download = mo_cuda_download, .sync = mo_cuda_sync,
-    .is_host = false, .conv_new = mo_cuda_conv_new, .conv_free = mo_cuda_conv_free,
-    .conv_scratch_bytes = mo_cuda_conv_scratch_bytes, .qconv_new = mo_cuda_qconv_new,
+    .is_host = false, .use_half = mo_cuda_use_half, .update = mo_cuda_update, .record = mo_cuda_record,
+    .recorded = mo_cuda_recorded, .replay = mo_cuda_replay, .recording_free = mo_cuda_recording_free,
+    .n_exchanges = mo_cuda_n_exchanges, .conv_new = mo_cuda_conv_new, .conv_free = mo_cuda_conv_free,
+    .conv_scratch_bytes = mo_cuda_conv_scratch_bytes, .conv_engine = mo_cuda_conv_engine, .qconv_new = mo_cuda_qconv_new,
     .qconv_free = mo_cuda_qconv_free, .qconv_scratch_bytes = mo_cuda_qconv_scratch_bytes,
 #define MO_KERNEL(name, args) .name = mo_cuda_##name,
 #include "kernels/kernels.def"

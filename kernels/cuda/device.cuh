@@ -19,6 +19,14 @@ extern "C" {
 struct mo_conv *mo_cuda_conv_new(struct mo_device *dev, const struct mo_conv_desc *desc);
 void mo_cuda_conv_free(struct mo_device *dev, struct mo_conv *conv);
 size_t mo_cuda_conv_scratch_bytes(const struct mo_conv *conv, bool backward);
+const char *mo_cuda_conv_engine(const struct mo_conv *conv);
+bool mo_cuda_record(struct mo_device *dev);
+struct mo_recording *mo_cuda_recorded(struct mo_device *dev);
+void mo_cuda_replay(struct mo_device *dev, struct mo_recording *r);
+void mo_cuda_recording_free(struct mo_device *dev, struct mo_recording *r);
+uint64_t mo_cuda_n_exchanges(const struct mo_device *dev);
+void mo_cuda_update(struct mo_device *dev, const struct mo_update *u, double *norm);
+void mo_cuda_use_half(struct mo_device *dev, int dtype);
 struct mo_qconv *mo_cuda_qconv_new(struct mo_device *dev, const struct mo_qconv_desc *desc);
 void mo_cuda_qconv_free(struct mo_device *dev, struct mo_qconv *q);
 size_t mo_cuda_qconv_scratch_bytes(const struct mo_qconv *q);
@@ -45,12 +53,14 @@ struct mo_device {
     int index, n_blocks;        /* n_blocks: as many as fill the device a few times over */
     cudaStream_t stream;
     cublasHandle_t blas;
-    bool uses_tf32;
+    bool uses_tf32, half_is_f16;        /* half_is_f16: what *_bf16 kernels are given is float16 */
     struct mo_products *products;
     void *workspace;            /* of cuBLAS and cuBLASLt */
     size_t workspace_bytes;
     struct mo_cudnn *cudnn;     /* NULL: convolutions by own kernels, and no_cudnn says why */
     char no_cudnn[96];
+    struct mo_recording *recording;     /* record.cu: while one is made */
+    uint64_t n_exchanges;               /* mo_backend.n_exchanges */
     struct mo_fault *fault;
     char text[320];
     bool has_error;
@@ -69,6 +79,9 @@ void mo_cuda_use(struct mo_device *dev);
 /* After every launch. */
 void mo_cuda_launched(struct mo_device *dev);
 bool mo_cuda_is_device_memory(const void *mem);
+/* A copy of the host's table that lives as long as the recording being made; the table itself where none is. NULL: an error
+ * was latched. */
+const void *mo_cuda_keep_table(struct mo_device *dev, const void *table, size_t bytes);
 
 /* Launches are written MO_LAUNCH(stream, blocks, threads, kernel, arguments...): tests/emulated/ has its own. */
 #ifndef MO_LAUNCH
@@ -115,8 +128,10 @@ template <class T> struct mo_staged {
     {
         if (!copy.at)
             return;
-        mo_cuda_is_ok(dev, cudaMemcpyAsync(copy.at, table, (size_t)n * sizeof(T), cudaMemcpyHostToDevice, dev->stream),
-                      "copy to the device");
+        table = (const T *)mo_cuda_keep_table(dev, table, (size_t)n * sizeof(T));
+        if (table)
+            mo_cuda_is_ok(dev, cudaMemcpyAsync(copy.at, table, (size_t)n * sizeof(T), cudaMemcpyHostToDevice, dev->stream),
+                          "copy to the device");
         at = copy.at;
     }
 };
@@ -368,11 +383,16 @@ template <> struct mo_stored<__nv_bfloat16> {
     static __device__ __nv_bfloat16 of(float x) { return __float2bfloat16_rn(x); }
 };
 
-/* Runs body with H standing for the 16-bit type of the kernels *_bf16. */
+/* Calls body with H standing for the 16-bit type that the device is set to. */
 #define MO_BY_HALF(dev, body)                                               \
     do {                                                                    \
-        typedef __nv_bfloat16 H;                                            \
-        body                                                                \
+        if ((dev)->half_is_f16) {                                           \
+            typedef __half H;                                               \
+            body                                                            \
+        } else {                                                            \
+            typedef __nv_bfloat16 H;                                        \
+            body                                                            \
+        }                                                                   \
     } while (0)
 
 /* An activation that a kernel may end with. */

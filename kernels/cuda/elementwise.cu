@@ -406,6 +406,7 @@ static __device__ uint32_t draw_of(uint64_t seed, uint64_t stream, uint64_t i)
 void mo_cuda_dropout(struct mo_device *dev, uint64_t seed, uint64_t stream, float p, size_t n, const float *x, float *y,
                      uint8_t *mask)
 {
+    dev->n_exchanges++;         /* the stream of random numbers is another one at each step */
     bool drops_all = p >= 1;
     float scale = drops_all ? 0 : 1 / (1 - p);
     uint32_t threshold = drops_all || p <= 0 ? 0 : (uint32_t)((double)p * 4294967296.0);    /* dropped: draw < it */

@@ -107,7 +107,7 @@ static void product_of_halves(struct mo_device *dev, struct mo_product p, float 
     if (p.k > 0 && (!x.at || !w.at))
         return;
     p.lda = x.ld, p.ldb = w.ld;
-    p.type_ab = mo_cuda_type(MO_TYPE_BF16), p.type_c = mo_cuda_type(type_c);
+    p.type_ab = mo_cuda_type(dev, 16), p.type_c = mo_cuda_type(dev, type_c);
     if (type_c == MO_TYPE_F32)
         product_of(dev, p, alpha, x.at, w.at, beta, (float *)c, e);
     else
@@ -280,7 +280,7 @@ static void batched_halves(struct mo_device *dev, struct mo_product p, float alp
     if (!x.at || !w.at || !x.offset || !w.offset)
         return;
     p.lda = x.ld, p.ldb = w.ld;
-    p.type_ab = mo_cuda_type(MO_TYPE_BF16), p.type_c = mo_cuda_type(type_c);
+    p.type_ab = mo_cuda_type(dev, 16), p.type_c = mo_cuda_type(dev, type_c);
     batched(dev, p, alpha, x.at, x.offset, w.at, w.offset, beta, c, offset_c);
 }
 

@@ -7,8 +7,9 @@
 #define MO_PLUGIN_FILE "libmopt-cuda.so"
 #define MO_PLUGIN_SYMBOL "mo_cuda_plugin"
 
-/* All kernels with their arguments, as text: a plug-in of another build is refused by it. */
-static const char MO_PLUGIN_SIGNATURE[] =
+/* All kernels with their arguments, as text: a plug-in of another build is refused by it. The first word counts the other
+ * changes of struct mo_backend. */
+static const char MO_PLUGIN_SIGNATURE[] = "2;"
 #define MO_KERNEL(name, args) #name #args ";"
 #include "kernels/kernels.def"
 #undef MO_KERNEL

@@ -20,11 +20,11 @@ bool mo_product_run(struct mo_device *dev, struct mo_product p, float alpha, con
                     void *c, const void *bias);
 void mo_products_free(struct mo_products *products);
 
-/* Of ONNX's number: float32, or bfloat16. */
-enum { MO_TYPE_F32 = 1, MO_TYPE_BF16 = 16 };
-static inline cudaDataType mo_cuda_type(int type)
+/* Of float32, or of the device's 16-bit type (any other number: 10, 16). */
+enum { MO_TYPE_F32 = 1 };
+static inline cudaDataType mo_cuda_type(const struct mo_device *dev, int type)
 {
-    return type == MO_TYPE_F32 ? CUDA_R_32F : CUDA_R_16BF;
+    return type == MO_TYPE_F32 ? CUDA_R_32F : dev->half_is_f16 ? CUDA_R_16F : CUDA_R_16BF;
 }
 static inline cublasComputeType_t mo_compute_type(const struct mo_device *dev, cudaDataType type_ab)
 {

@@ -33,6 +33,11 @@ static inline bool mo_is_list(enum mo_dtype dtype)
 }
 const char *mo_dtype_name(enum mo_dtype dtype);             /* "float32", "int8", ...; "dtype 99" never crashes */
 int mo_dtype_bits(enum mo_dtype dtype);                     /* 0: unknown. Of strings, the numbers that stand for texts while running */
+/* bfloat16 or float16: what a run may compute in (lib/run/bf16.c) */
+static inline bool mo_dtype_is_half(enum mo_dtype dtype)
+{
+    return dtype == MO_BF16 || dtype == MO_F16;
+}
 bool mo_dtype_is_float(enum mo_dtype dtype);                /* f16, bf16, f32, f64 */
 /* Bytes of n elements, sub-byte types packed, two or four to a byte; SIZE_MAX on overflow. */
 size_t mo_dtype_bytes(enum mo_dtype dtype, int64_t n_elems);

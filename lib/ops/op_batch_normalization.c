@@ -163,7 +163,7 @@ static void train_state(struct mo_run *r, const struct mo_node *n, const float *
 static void own_stats(struct mo_run *r, const struct mo_node *n, float *stats)
 {
     int64_t rows = rows_of(r, n), channels = channels_of(r, n);
-    if (mo_run_in_bf16(r, n, 0))
+    if (mo_run_in_half(r, n, 0))
         r->be->batchnorm_stats_bf16(r->dev, rows, channels, mo_run_in(r, n, 0), stats, stats + channels);
     else
         r->be->batchnorm_stats(r->dev, rows, channels, mo_run_in(r, n, 0), stats, stats + channels);
@@ -205,7 +205,7 @@ static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
     int64_t rows = rows_of(r, n), channels = channels_of(r, n);
     const void *x = mo_run_in(r, n, 0);
     const float *mean = mo_run_in(r, n, 3), *var = mo_run_in(r, n, 4);
-    bool is_bf16 = mo_run_in_bf16(r, n, 0);
+    bool is_bf16 = mo_run_in_half(r, n, 0);
     float *stats = NULL;
     if (uses_batch(r, n)) {
         stats = r->is_training ? mo_run_saved(r, n) : mo_run_scratch(r, n);
@@ -242,7 +242,7 @@ static void own_grad(struct mo_run *r, const struct mo_node *n, bool is_frozen, 
     const struct batchnorm *p = n->params;
     int64_t rows = rows_of(r, n), channels = channels_of(r, n);
     float *dy = mo_run_grad_out(r, n, 0), *dx = mo_run_grad_in(r, n, 0), *dresidual = mo_run_grad_in(r, n, 5);
-    if (mo_run_in_bf16(r, n, 0))
+    if (mo_run_in_half(r, n, 0))
         r->be->batchnorm_grad_bf16(r->dev, rows, channels, p->eps, is_frozen, p->fused.act, mo_run_in(r, n, 0),
                                    mo_run_out(r, n, 0), mean, var, mo_run_in(r, n, 1), (const uint16_t *)dy,
                                    (uint16_t *)dx, (uint16_t *)dresidual, dscale, dbias);
@@ -289,7 +289,7 @@ static void finish_grad(struct mo_run *r, const struct mo_node *n)
         host[channels + c] = (float)(share * sums[channels + c]);
     }
     r->be->upload(r->dev, factor, host, 2 * bytes);
-    if (mo_run_in_bf16(r, n, 0)) {
+    if (mo_run_in_half(r, n, 0)) {
         r->be->batchnorm_bf16(r->dev, rows_of(r, n), channels, p->eps, mo_run_in(r, n, 0), stats, stats + channels, factor,
                               factor + channels, NULL, MO_ACT_NONE, (uint16_t *)(void *)term);
         r->be->axpy_bf16(r->dev, mo_run_in_elems(r, n, 0), 1.0f, (uint16_t *)(void *)term, (uint16_t *)(void *)dx, true);

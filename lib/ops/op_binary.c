@@ -104,7 +104,7 @@ static enum mopt_status add_backward(struct mo_run *r, const struct mo_node *n)
     const struct mo_shape *shape = &mo_out(r->graph, n, 0)->shape;
     const float *dy = mo_run_grad_out(r, n, 0);
     float *da = mo_run_grad_in(r, n, 0), *db = mo_run_grad_in(r, n, 1);
-    if (mo_run_in_bf16(r, n, 0)) {
+    if (mo_run_in_half(r, n, 0)) {
         add_backward_bf16(r, n);
         return MOPT_OK;
     }

@@ -56,7 +56,7 @@ static size_t scratch_bytes(const struct mo_run *r, const struct mo_node *n, boo
 {
     const struct mo_value *x = mo_in(r->graph, n, 0), *y = mo_out(r->graph, n, 0);
     size_t part = mo_part_bytes((size_t)mo_value_elems(x));
-    if (backward && (x->dtype == MO_BF16 || y->dtype == MO_BF16) && mo_run_adds(r, n, 0))
+    if (backward && (mo_dtype_is_half(x->dtype) || mo_dtype_is_half(y->dtype)) && mo_run_adds(r, n, 0))
         return (size_t)mo_value_elems(x) * sizeof(float);
     return backward ? 0 : part * (is_packed(x->dtype) + is_packed(y->dtype));
 }
@@ -83,12 +83,12 @@ static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
 }
 
 /* The gradients have the types of their values. */
-static void backward_bf16(struct mo_run *r, const struct mo_node *n, void *dx, bool from_half, bool to_half)
+static void backward_half(struct mo_run *r, const struct mo_node *n, void *dx)
 {
     size_t n_elems = (size_t)mo_value_elems(mo_in(r->graph, n, 0));
-    bool add = mo_run_adds(r, n, 0);
+    bool add = mo_run_adds(r, n, 0), from_half = mo_run_in_half(r, n, 0);
     void *to = add ? mo_run_scratch(r, n) : dx;
-    r->be->cast(r->dev, to_half ? MO_BF16 : MO_F32, from_half ? MO_BF16 : MO_F32, n_elems, mo_run_grad_out(r, n, 0), to);
+    r->be->cast(r->dev, (int)mo_out(r->graph, n, 0)->dtype, (int)mo_in(r->graph, n, 0)->dtype, n_elems, mo_run_grad_out(r, n, 0), to);
     if (add && from_half)
         r->be->axpy_bf16(r->dev, n_elems, 1, to, dx, true);
     else if (add)
@@ -98,9 +98,8 @@ static void backward_bf16(struct mo_run *r, const struct mo_node *n, void *dx, b
 static enum mopt_status backward(struct mo_run *r, const struct mo_node *n)
 {
     float *dx = mo_run_grad_in(r, n, 0);
-    bool from_half = mo_in(r->graph, n, 0)->dtype == MO_BF16, to_half = mo_out(r->graph, n, 0)->dtype == MO_BF16;
-    if (dx && (from_half || to_half))
-        backward_bf16(r, n, dx, from_half, to_half);
+    if (dx && (mo_run_in_half(r, n, 0) || mo_dtype_is_half(mo_out(r->graph, n, 0)->dtype)))
+        backward_half(r, n, dx);
     else if (dx)
         r->be->axpy(r->dev, (size_t)mo_value_elems(mo_in(r->graph, n, 0)), 1, mo_run_grad_out(r, n, 0), dx,
                     mo_run_adds(r, n, 0));

@@ -80,7 +80,7 @@ static enum mopt_status prepare(struct mo_run *r, const struct mo_node *n)
         .needs_grad_input = mo_run_wants_grad(r, n, 0),
         .needs_grad_weight = mo_run_wants_grad(r, n, 1),
         .constant_weights = mo_run_is_const(r, n, 1),
-        .is_bf16 = mo_run_in_bf16(r, n, 0),
+        .is_bf16 = mo_run_in_half(r, n, 0),
     };
     MO_WINDOW_INTO(d, &p->window);
     struct mo_conv *conv = r->be->conv_new(r->dev, &d);
@@ -104,7 +104,7 @@ static size_t scratch_bytes(const struct mo_run *r, const struct mo_node *n, boo
 {
     const struct mo_conv *conv = *mo_run_handle(r, n);
     size_t of_kernel = conv ? r->be->conv_scratch_bytes(conv, backward) : 0, wide = 0;
-    if (conv && backward && mo_run_in_bf16(r, n, 0) && !mo_run_wants_grad(r, n, 1) && mo_run_wants_grad(r, n, 2))
+    if (conv && backward && mo_run_in_half(r, n, 0) && !mo_run_wants_grad(r, n, 1) && mo_run_wants_grad(r, n, 2))
         wide = mo_run_out_elems(r, n, 0) * sizeof(float);
     return MO_MAX(of_kernel, wide);
 }
@@ -116,7 +116,7 @@ static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
         mo_run_zero_of(r, mo_run_out_type(r, n, 0), mo_run_out_elems(r, n, 0), mo_run_out(r, n, 0));
         return MOPT_OK;
     }
-    if (mo_run_in_bf16(r, n, 0))
+    if (mo_run_in_half(r, n, 0))
         r->be->conv_bf16(r->dev, conv, mo_run_in(r, n, 0), mo_run_in(r, n, 1), mo_run_in(r, n, 2), mo_run_in(r, n, 3),
                          mo_run_out(r, n, 0), mo_run_scratch(r, n));
     else
@@ -145,7 +145,7 @@ static void backward_bf16(struct mo_run *r, const struct mo_node *n, struct mo_c
         r->be->conv_grad_weight_bf16(r->dev, conv, mo_run_in(r, n, 0), dy, dw, dbias, mo_run_scratch(r, n));
     } else if (dbias) {
         float *wide = mo_run_scratch(r, n);
-        r->be->cast(r->dev, MO_BF16, MO_F32, n_elems, dy, wide);
+        r->be->cast(r->dev, (int)mo_run_in_type(r, n, 0), MO_F32, n_elems, dy, wide);
         grad_bias(r, n, wide, dbias);
     }
     if (dx)
@@ -165,7 +165,7 @@ static enum mopt_status backward(struct mo_run *r, const struct mo_node *n)
         return MOPT_OK;
     }
     mo_fused_grad(r, &p->fused, mo_run_out_type(r, n, 0), mo_run_out_elems(r, n, 0), mo_run_out(r, n, 0), dy);
-    if (mo_run_in_bf16(r, n, 0)) {
+    if (mo_run_in_half(r, n, 0)) {
         backward_bf16(r, n, conv, (const uint16_t *)dy);
         return MOPT_OK;
     }

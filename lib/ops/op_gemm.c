@@ -94,7 +94,7 @@ static float lay_c(struct mo_run *r, const struct mo_node *n, const struct sizes
     }
     float *wide = mo_run_scratch(r, n);
     r->be->copy_strided(r->dev, sizeof *c, 2, dims, s->c_stride, of_y, c, wide);
-    r->be->cast(r->dev, MO_F32, MO_BF16, (size_t)(s->m * s->n), wide, y);
+    r->be->cast(r->dev, MO_F32, (int)mo_run_out_type(r, n, 0), (size_t)(s->m * s->n), wide, y);
     return p->beta;
 }
 
@@ -181,7 +181,7 @@ static const float *widened(struct mo_run *r, const struct mo_node *n, const flo
     if (mo_run_out_type(r, n, 0) == MO_F32)
         return dy;
     float *wide = (float *)mo_run_scratch(r, n) + 2 * mo_run_in_elems(r, n, 2);
-    r->be->cast(r->dev, MO_BF16, MO_F32, mo_run_out_elems(r, n, 0), dy, wide);
+    r->be->cast(r->dev, (int)mo_run_out_type(r, n, 0), MO_F32, mo_run_out_elems(r, n, 0), dy, wide);
     return wide;
 }
 
@@ -193,7 +193,7 @@ static void grad_c(struct mo_run *r, const struct mo_node *n, const struct sizes
     const bool is_reduced[2] = {s->c_stride[0] == 0 && s->m != 1, s->c_stride[1] == 0 && s->n != 1};
     bool add = mo_run_adds(r, n, 2);
     size_t n_elems = mo_run_in_elems(r, n, 2);
-    if (is_reduced[0] && !is_reduced[1] && mo_run_out_type(r, n, 0) == MO_BF16) {   /* m times the mean of the rows */
+    if (is_reduced[0] && !is_reduced[1] && mo_dtype_is_half(mo_run_out_type(r, n, 0))) {   /* m times the mean of the rows */
         float *mean = mo_run_scratch(r, n);
         r->be->batchnorm_stats_bf16(r->dev, s->m, s->n, (const uint16_t *)(const void *)dy, mean, mean + s->n);
         r->be->axpy(r->dev, n_elems, p->beta * (float)s->m, mean, dc, add);
@@ -213,7 +213,7 @@ static void grad_c(struct mo_run *r, const struct mo_node *n, const struct sizes
 
 static size_t scratch_bytes(const struct mo_run *r, const struct mo_node *n, bool backward)
 {
-    size_t wide = mo_run_out_type(r, n, 0) == MO_BF16 ? mo_run_out_elems(r, n, 0) * sizeof(float) : 0;
+    size_t wide = mo_dtype_is_half(mo_run_out_type(r, n, 0)) ? mo_run_out_elems(r, n, 0) * sizeof(float) : 0;
     return wide + (backward ? 2 * mo_run_in_elems(r, n, 2) * sizeof(float) : 0);
 }
 

@@ -144,7 +144,7 @@ static void free_plan(struct plan *p)
 static bool is_typed(const struct mo_run *r, const struct mo_node *n)
 {
     enum mo_dtype dtype = mo_in(r->graph, n, 0)->dtype;
-    return dtype != MO_F32 && dtype != MO_BF16;
+    return dtype != MO_F32 && !mo_dtype_is_half(dtype);
 }
 
 static enum mopt_status check_types(struct mo_run *r, const struct mo_node *n)
@@ -320,7 +320,7 @@ static void grad_bias(struct mo_run *r, const struct mo_node *n, const struct pl
     const bool is_reduced[2] = {true, false};
     bool adds = mo_run_adds(r, n, 2);
     float *sum = adds ? mo_run_scratch(r, n) : dbias;
-    if (mo_run_out_type(r, n, 0) == MO_BF16) {      /* as many times the mean as there are rows */
+    if (mo_dtype_is_half(mo_run_out_type(r, n, 0))) {      /* as many times the mean as there are rows */
         float *mean = mo_run_scratch(r, n);
         r->be->batchnorm_stats_bf16(r->dev, dims[0], dims[1], (const uint16_t *)dy, mean, mean + s->n);
         r->be->axpy(r->dev, (size_t)s->n, (float)dims[0], mean, dbias, adds);

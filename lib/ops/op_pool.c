@@ -66,7 +66,7 @@ static enum mopt_status prepare(struct mo_run *r, const struct mo_node *n)
 {
     const struct pool *p = n->params;
     enum mo_dtype dtype = mo_in(r->graph, n, 0)->dtype;
-    if (dtype != MO_F32 && dtype != MO_BF16 && !(p->kind == MO_POOL_MAX && is_byte(r, n)))
+    if (dtype != MO_F32 && !mo_dtype_is_half(dtype) && !(p->kind == MO_POOL_MAX && is_byte(r, n)))
         return mo_fail(r->ctx, MOPT_UNSUPPORTED, "it is not computed for %s", mo_dtype_name(dtype));
     if (p->kind == MO_POOL_MAX && mo_run_wants_grad(r, n, 0) && mo_window_taps(&p->window) > MAX_TAPS_TRAINED)
         return mo_fail(r->ctx, MOPT_UNSUPPORTED, "its window of %lld taps cannot be trained through, at most %d can",
@@ -178,7 +178,7 @@ static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
     if (is_byte(r, n))
         return forward_bytes(r, n, &d);
     uint8_t *where = r->is_training && saved_bytes(r, n) ? mo_run_saved(r, n) : NULL;
-    if (mo_run_in_bf16(r, n, 0)) {      /* lowering keeps a pool with indices in float32 */
+    if (mo_run_in_half(r, n, 0)) {      /* lowering keeps a pool with indices in float32 */
         r->be->pool_bf16(r->dev, &d, mo_run_in(r, n, 0), mo_run_out(r, n, 0), where);
         return MOPT_OK;
     }
@@ -194,7 +194,7 @@ static enum mopt_status backward(struct mo_run *r, const struct mo_node *n)
         return MOPT_OK;
     struct mo_pool_desc d = describe(r, n);
     const uint8_t *where = p->kind == MO_POOL_MAX ? mo_run_saved(r, n) : NULL;
-    if (mo_run_in_bf16(r, n, 0))
+    if (mo_run_in_half(r, n, 0))
         r->be->pool_grad_bf16(r->dev, &d, (const uint16_t *)mo_run_grad_out(r, n, 0), where, (uint16_t *)dx,
                               mo_run_adds(r, n, 0));
     else

@@ -60,7 +60,7 @@ static enum mopt_status backward(struct mo_run *r, const struct mo_node *n)
     mo_dense_strides(x, stride_x);
     for (int k = 0; k < y->rank; k++)
         stride_y[p->perm[k]] = dense[k];
-    bool is_half = mo_run_in_bf16(r, n, 0), adds = mo_run_adds(r, n, 0);
+    bool is_half = mo_run_in_half(r, n, 0), adds = mo_run_adds(r, n, 0);
     if (is_half) {
         void *to = adds ? mo_run_scratch(r, n) : dx;
         r->be->copy_strided(r->dev, sizeof(uint16_t), x->rank, x->dim, stride_y, stride_x, mo_run_grad_out(r, n, 0), to);
@@ -75,7 +75,7 @@ static enum mopt_status backward(struct mo_run *r, const struct mo_node *n)
 
 static size_t scratch_bytes(const struct mo_run *r, const struct mo_node *n, bool backward)
 {
-    bool needs = backward && mo_run_in_bf16(r, n, 0) && mo_run_adds(r, n, 0);
+    bool needs = backward && mo_run_in_half(r, n, 0) && mo_run_adds(r, n, 0);
     return needs ? mo_run_in_elems(r, n, 0) * sizeof(uint16_t) : 0;
 }
 

@@ -31,7 +31,7 @@ static enum mopt_status infer(struct mopt_ctx *ctx, struct mo_graph *g, struct m
 static bool is_computed(enum mo_dtype dtype, enum mo_unary f)
 {
     switch (dtype) {
-    case MO_F32: case MO_F64: case MO_BF16:
+    case MO_F32: case MO_F64: case MO_BF16: case MO_F16:
         return true;
     case MO_I8: case MO_I16: case MO_I32: case MO_I64: case MO_U8: case MO_U16: case MO_U32: case MO_U64:
         return f == MO_ABS || f == MO_NEG || f == MO_SIGN || f == MO_RELU || f == MO_CLIP;
@@ -69,7 +69,7 @@ static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
     size_t n_elems = (size_t)mo_value_elems(x);
     double a, b;
     MO_TRY(limits(r, n, &a, &b));
-    if (x->dtype == MO_BF16)
+    if (mo_dtype_is_half(x->dtype))
         r->be->unary_bf16(r->dev, p->f, (float)a, (float)b, n_elems, mo_run_in(r, n, 0), mo_run_out(r, n, 0));
     else if (x->dtype == MO_F32)
         r->be->unary(r->dev, p->f, (float)a, (float)b, n_elems, mo_run_in(r, n, 0), mo_run_out(r, n, 0));
@@ -86,7 +86,7 @@ static enum mopt_status backward(struct mo_run *r, const struct mo_node *n)
     if (!dx)
         return MOPT_OK;
     MO_TRY(limits(r, n, &a, &b));
-    if (mo_run_in_bf16(r, n, 0))
+    if (mo_run_in_half(r, n, 0))
         r->be->unary_grad_bf16(r->dev, p->f, (float)a, (float)b, mo_run_in_elems(r, n, 0), mo_run_in(r, n, 0),
                                mo_run_out(r, n, 0), (const uint16_t *)mo_run_grad_out(r, n, 0), (uint16_t *)dx,
                                mo_run_adds(r, n, 0));

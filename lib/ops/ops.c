@@ -118,7 +118,7 @@ static enum mopt_status prepare_float32(struct mo_run *r, const struct mo_node *
     for (uint32_t i = 0; i < n_inputs; i++) {
         const struct mo_value *v = mo_in(r->graph, n, i);
         bool may_be_half = i < 32 && n->op->bf16_in >> i & 1;
-        if (v && v->dtype != MO_F32 && !(may_be_half && v->dtype == MO_BF16))
+        if (v && v->dtype != MO_F32 && !(may_be_half && mo_dtype_is_half(v->dtype)))
             return mo_fail(r->ctx, MOPT_UNSUPPORTED, "input %u is %s, it is computed for float32 only", i,
                            mo_dtype_name(v->dtype));
     }

@@ -15,6 +15,7 @@ struct mo_bench_train {
     size_t rows, width;
     int64_t *labels;
     float *z, *dz;          /* host copies where the device is not the host */
+    float loss_scale;       /* float16: gradients are computed of so many times the loss, as train does */
 };
 
 static const double rate = 1e-6;
@@ -51,8 +52,11 @@ enum mopt_status mo_bench_train_new(struct mo_run *run, uint64_t seed, struct mo
     run->is_training = true;
     const struct mo_optim_options o = { .kind = MO_OPT_NESTEROV, .momentum = 0.9,
                                         .weight_decay = mo_optim_default_decay(MO_OPT_NESTEROV) };
-    enum mopt_status s = make_labels(b, seed);
-    return s ? s : mo_optim_new(run, &o, &b->optim);
+    MO_TRY(make_labels(b, seed));
+    MO_TRY(mo_optim_new(run, &o, &b->optim));
+    b->loss_scale = run->options.half == MO_F16 ? 0x1p10f : 1;
+    mo_optim_set_scale(b->optim, b->loss_scale);
+    return MOPT_OK;
 }
 
 void mo_bench_train_free(struct mo_bench_train *b)
@@ -85,6 +89,8 @@ enum mopt_status mo_bench_train_step(struct mo_bench_train *b)
     if (!isfinite(loss))
         return mo_fail(run->ctx, MOPT_FAILED, "the loss on drawn samples is not finite, so that the time of a step would "
                        "say little");
+    for (size_t i = 0; b->loss_scale != 1 && i < n; i++)
+        dz[i] *= b->loss_scale;
     if (!run->be->is_host)
         run->be->upload(run->dev, mo_run_output_grad(run, 0), dz, n * sizeof *dz);
     MO_TRY(mo_run_backward(run, false));

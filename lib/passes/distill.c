@@ -157,7 +157,7 @@ static enum mopt_status open_teacher(struct distiller *d)
     bool has_values = mo_dataset_source(d->data, MO_SPLIT_TRAIN)->target == MO_TARGET_VALUES;
     d->output = has_values ? g->outputs[0] : mo_graph_logits(g, &activation);
     const struct mo_run_options how = {.outputs = &d->output, .n_outputs = 1,
-                                       .bf16 = d->train->precision == MO_PRECISION_BF16};
+                                       .half = mo_precision_half(d->train->precision)};
     MO_TRY(mo_run_new(d->ctx, g, &how, &d->teacher));
     const struct mo_shape *input = &mo_run_input(d->teacher, 0)->shape;
     int64_t fixed = input->rank > 0 ? input->dim[0] : MO_UNKNOWN;

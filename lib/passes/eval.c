@@ -511,7 +511,7 @@ enum mopt_status mo_evaluation_model(struct mo_job *job, const struct mopt_model
     struct mo_run *run = NULL;
     if (!job->dataset)
         return mo_fail(job->ctx, MOPT_USAGE, "no data to evaluate on: add --data SPEC");
-    MO_TRY(mo_run_new(job->ctx, &model->graph, &(struct mo_run_options){.free_batch = true, .bf16 = e->bf16}, &run));
+    MO_TRY(mo_run_new(job->ctx, &model->graph, &(struct mo_run_options){.free_batch = true, .half = e->half}, &run));
     enum mopt_status s = mo_evaluation_run(job, run, e);
     mo_run_precision(run, &e->n_int8, &e->n_float);
     mo_run_free(run);

@@ -13,7 +13,7 @@ struct mo_evaluation {
     size_t batch;
     bool wants_confusion;           /* in */
     bool tells_progress;
-    bool bf16;                      /* of mo_evaluation_model's run */
+    enum mo_dtype half;             /* of mo_evaluation_model's run */
     struct mo_metrics metrics;      /* out */
     size_t n_classes;
     struct mo_class_counts *classes;    /* n_classes of them */

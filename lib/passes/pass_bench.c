@@ -62,7 +62,7 @@ static enum mopt_status prepare(struct race *r, struct racer *m)
     const char *activation;
     mo_value_id logits = r->o->train ? mo_graph_logits(&m->model->graph, &activation) : MO_NONE;
     struct mo_run_options how = {.train = r->o->train, .outputs = r->o->train ? &logits : NULL, .n_outputs = r->o->train,
-                                  .bf16 = r->o->precision == MO_PRECISION_BF16};
+                                  .half = mo_precision_half(r->o->precision)};
     MO_TRY(mo_run_new(ctx, &m->model->graph, &how, &m->run));
     if (r->o->train && !m->run->n_trained)
         return mo_fail(ctx, MOPT_UNSUPPORTED, "there is nothing to train");

@@ -59,7 +59,7 @@ static enum mopt_status run(struct mo_job *job)
 {
     const struct eval_options *o = job->options;
     struct mo_evaluation e = {.batch = (size_t)o->batch, .wants_confusion = o->confusion, .tells_progress = true,
-                              .bf16 = o->precision == MO_PRECISION_BF16};
+                              .half = mo_precision_half(o->precision)};
     const char *name = NULL;
     MO_TRY(choose_split(job, o->split, &e.split, &name));
     mo_report_set_text(job->report, "split", name);

@@ -271,7 +271,7 @@ static enum mopt_status run_once(struct infer *f)
         outputs[i] = f->out[i].value;
     const struct infer_options *o = f->job->options;
     const struct mo_run_options how = {.outputs = outputs, .n_outputs = f->n_out,
-                                       .bf16 = o->precision == MO_PRECISION_BF16};
+                                       .half = mo_precision_half(o->precision)};
     MO_TRY(mo_run_new(f->job->ctx, f->g, &how, &run));
     enum mopt_status s = forward(f, run);
     mo_run_free(run);

@@ -153,6 +153,7 @@ enum mopt_status mo_trainer_loss(struct mo_trainer *t, struct mo_run *run, const
     }
     MO_TRY(compute_loss(t, batch, z, batch->n, width, dz, loss));
     *n_correct = count_correct(batch, z, width);
+    scale *= (double)t->loss_scale;
     for (size_t i = 0; scale != 1 && i < n; i++)
         dz[i] *= (float)scale;
     if (!run->be->is_host)
@@ -233,6 +234,24 @@ static enum mopt_status gather_gradient(struct mo_trainer *t, uint64_t n_group, 
     return MOPT_OK;
 }
 
+/* As PyTorch's GradScaler: factors 2 and 1/2, after 2000 good steps. */
+static void follow_scale(struct mo_trainer *t, bool is_finite)
+{
+    enum { GOOD_STEPS = 2000 };
+    if (t->loss_scale == 1)
+        return;
+    t->n_scaled = is_finite ? t->n_scaled + 1 : 0;
+    if (!is_finite) {
+        t->loss_scale = fmaxf(t->loss_scale / 2, 2);
+        mo_log(t->ctx, t->hooks.phase, "step %llu: the gradient left the range of fp16 and is not used; the loss's scale is %g",
+               (unsigned long long)t->at.step + 1, (double)t->loss_scale);
+    } else if (t->n_scaled == GOOD_STEPS) {
+        t->loss_scale = fminf(2 * t->loss_scale, 0x1p24f);
+        t->n_scaled = 0;
+    }
+    mo_optim_set_scale(t->optim, t->loss_scale);
+}
+
 static enum mopt_status one_step(struct mo_trainer *t)
 {
     const struct mo_train_hooks *h = &t->hooks;
@@ -242,7 +261,7 @@ static enum mopt_status one_step(struct mo_trainer *t)
         MO_TRY(h->before_step(h->user, t->run, t->at.step, t->n_steps));
     MO_TRY(gather_gradient(t, n_group, &n_samples));
     if (n_samples)
-        mo_optim_step(t->optim, current_lr(t), NULL);
+        follow_scale(t, mo_optim_step(t->optim, current_lr(t), NULL));
     if (h->after_step)
         MO_TRY(h->after_step(h->user, t->run, t->at.step, t->n_steps));
     t->at.step++;

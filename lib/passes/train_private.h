@@ -65,6 +65,10 @@ struct mo_trainer {
     float *logits, *dlogits;                    /* host copies where the device's memory cannot be read; else NULL */
     size_t n_logits;
     double last_checkpoint_s;
+    /* fp16: gradients are computed of this times the loss, or small ones would be 0; else 1. Halved when they are no numbers
+     * any more and the step is left out, doubled after many steps that were not. */
+    float loss_scale;
+    uint64_t n_scaled;
 };
 
 /* train.c: mean loss of the weights as they are over about the first n_samples of training. */

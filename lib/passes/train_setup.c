@@ -218,7 +218,7 @@ static enum mopt_status open_run(struct mo_trainer *t, const char **activation)
     const struct mo_run_options options = {.train = true,
                                            .free_batch = true,
                                            .bn = (enum mo_bn_mode)t->s.bn,
-                                           .bf16 = t->s.precision == MO_PRECISION_BF16,
+                                           .half = mo_precision_half(t->s.precision),
                                            .seed = (uint64_t)t->job->settings->seed,
                                            .outputs = &t->output,
                                            .n_outputs = 1,
@@ -314,6 +314,8 @@ static enum mopt_status make_state(struct mo_trainer *t)
         .beta2 = s->beta2, .eps = s->eps, .weight_decay = s->weight_decay, .decay_all = s->decay_all, .clip = s->clip,
         .ema = s->ema};
     MO_TRY(mo_optim_new(t->run, &options, &t->optim));
+    t->loss_scale = t->s.precision == MO_PRECISION_F16 ? 0x1p16f : 1;
+    mo_optim_set_scale(t->optim, t->loss_scale);
     t->validates = mo_dataset_count(t->job->dataset, MO_SPLIT_VALIDATION) > 0;
     t->keeps_best = t->validates && s->keep == 0;
     t->judges_start = t->keeps_best && !t->is_fresh;
@@ -533,6 +535,7 @@ enum mopt_status mo_train(struct mo_job *job, struct mopt_model *model, const st
     t->job = job;
     t->ctx = job->ctx;
     t->model = model;
+    t->loss_scale = 1;
     if (hooks)
         t->hooks = *hooks;
     if (!t->hooks.phase)

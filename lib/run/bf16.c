@@ -1,4 +1,4 @@
-/* bf16.c - which values of a plan are bfloat16.
+/* bf16.c - which values of a plan are bfloat16, or, where the run wants that, float16.
  *
  * One walk over the nodes in order. Convolutions are computed in bfloat16, and what
  * follows them stays in it as long as operators take it (op->bf16_in): normalization,
@@ -28,8 +28,8 @@ static enum mopt_status no_memory(struct halves *h)
 static enum mopt_status new_half(struct halves *h, mo_value_id v)
 {
     char name[300];
-    snprintf(name, sizeof name, "%.280s:bf16", h->g->values[v].name);
-    h->half[v] = mo_graph_add_value(h->g, name, MO_BF16, &h->g->values[v].shape);
+    snprintf(name, sizeof name, "%.280s:half", h->g->values[v].name);
+    h->half[v] = mo_graph_add_value(h->g, name, h->run->options.half, &h->g->values[v].shape);
     return h->half[v] == MO_NONE ? no_memory(h) : MOPT_OK;
 }
 
@@ -54,7 +54,7 @@ static enum mopt_status need_half(struct halves *h, mo_value_id v)
     if (h->half[v] != MO_NONE)
         return MOPT_OK;
     MO_TRY(new_half(h, v));
-    return add_cast(h, v, h->half[v], MO_BF16);
+    return add_cast(h, v, h->half[v], h->run->options.half);
 }
 
 /* ---- what a node can do -------------------------------------------------------------------- */
@@ -152,6 +152,13 @@ static bool is_input(const struct mo_graph *g, mo_value_id v)
     return mo_is_real_input(g, v);
 }
 
+static int64_t kind_of(const struct halves *h, bool gives_half)
+{
+    if (h->run->options.half == MO_F16)
+        return gives_half ? MO_PRODUCT_F16_TO_F16 : MO_PRODUCT_F16;
+    return gives_half ? MO_PRODUCT_BF16_TO_BF16 : MO_PRODUCT_BF16;
+}
+
 /* Of the operands those that are there in bfloat16 are read in it; the others are rounded by the product itself. */
 static enum mopt_status make_product(struct halves *h, mo_node_id i)
 {
@@ -159,7 +166,7 @@ static enum mopt_status make_product(struct halves *h, mo_node_id i)
     bool is_simple = !mo_node_is(n, "MatMul") || n->n_in < 3 || mo_in(h->g, n, 1)->shape.rank == 2;
     bool gives_half = is_simple && !is_input(h->g, n->in[0]) && readers_take_half(h, n->out[0]);
     read_halves(h, i);
-    if (!mo_node_set_int(h->g, i, MO_FUSED_BF16, gives_half ? MO_PRODUCT_BF16_TO_BF16 : MO_PRODUCT_BF16))
+    if (!mo_node_set_int(h->g, i, MO_FUSED_BF16, kind_of(h, gives_half)))
         return no_memory(h);
     return gives_half ? give_half(h, i) : MOPT_OK;
 }

@@ -12,8 +12,8 @@ struct mo_fused mo_fused_read(const struct mo_node *n)
         .lo = mo_node_float(n, MO_FUSED_LO, 0.0f),
         .hi = mo_node_float(n, MO_FUSED_HI, 0.0f),
         .has_residual = mo_node_int(n, MO_FUSED_RESIDUAL, 0) == 1,
-        .product = product == MO_PRODUCT_BF16 || product == MO_PRODUCT_BF16_TO_BF16 ? (enum mo_fused_bf16)product
-                                                                                    : MO_PRODUCT_F32,
+        .product = product >= MO_PRODUCT_BF16 && product <= MO_PRODUCT_F16_TO_F16 ? (enum mo_fused_bf16)product
+                                                                                  : MO_PRODUCT_F32,
     };
 }
 
@@ -42,7 +42,7 @@ void mo_fused_apply(struct mo_run *r, const struct mo_fused *f, enum mo_dtype dt
 {
     if (f->act == MO_ACT_NONE)
         return;
-    if (dtype == MO_BF16)
+    if (mo_dtype_is_half(dtype))
         r->be->unary_bf16(r->dev, function_of(f->act), f->lo, f->hi, n_elems, y, y);
     else
         r->be->unary(r->dev, function_of(f->act), f->lo, f->hi, n_elems, y, y);
@@ -52,7 +52,7 @@ void mo_fused_grad(struct mo_run *r, const struct mo_fused *f, enum mo_dtype dty
 {
     if (f->act == MO_ACT_NONE || !mo_fused_trains(f->act))
         return;
-    if (dtype == MO_BF16)
+    if (mo_dtype_is_half(dtype))
         r->be->unary_grad_bf16(r->dev, function_of(f->act), f->lo, f->hi, n_elems, y, y, dy, dy, false);
     else
         r->be->unary_grad(r->dev, function_of(f->act), f->lo, f->hi, n_elems, y, y, dy, dy, false);
@@ -60,7 +60,12 @@ void mo_fused_grad(struct mo_run *r, const struct mo_fused *f, enum mo_dtype dty
 
 enum mo_dtype mo_fused_type(const struct mo_fused *f, enum mo_dtype otherwise)
 {
-    return f->product == MO_PRODUCT_F32 ? otherwise : f->product == MO_PRODUCT_BF16 ? MO_F32 : MO_BF16;
+    switch (f->product) {
+    case MO_PRODUCT_BF16: case MO_PRODUCT_F16: return MO_F32;
+    case MO_PRODUCT_BF16_TO_BF16: return MO_BF16;
+    case MO_PRODUCT_F16_TO_F16: return MO_F16;
+    default: return otherwise;
+    }
 }
 
 void mo_fused_gemm(struct mo_run *r, const struct mo_fused *f, bool ta, bool tb, int64_t m, int64_t n, int64_t k,

@@ -19,8 +19,11 @@
 
 struct mo_run;
 
-/* A matrix product in float32; of operands rounded to bfloat16, with a float32 result or one of bfloat16. */
-enum mo_fused_bf16 { MO_PRODUCT_F32, MO_PRODUCT_BF16, MO_PRODUCT_BF16_TO_BF16 };
+/* A matrix product in float32; of operands rounded to bfloat16, with a float32 result or one of bfloat16; the same of
+ * float16. */
+enum mo_fused_bf16 {
+    MO_PRODUCT_F32, MO_PRODUCT_BF16, MO_PRODUCT_BF16_TO_BF16, MO_PRODUCT_F16, MO_PRODUCT_F16_TO_F16
+};
 
 struct mo_fused {
     enum mo_act act;

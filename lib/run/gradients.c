@@ -19,7 +19,7 @@ static bool is_view(const struct mo_node *n)
 /* Fake quantization passes gradients through its integers, straight. */
 static bool carries_gradient(const struct mo_node *n, const struct mo_value *y)
 {
-    return y->dtype == MO_F32 || y->dtype == MO_BF16 || mo_node_is(n, "QuantizeLinear");
+    return y->dtype == MO_F32 || mo_dtype_is_half(y->dtype) || mo_node_is(n, "QuantizeLinear");
 }
 
 static void find_needs(struct mo_run *run, struct mo_plan *plan)

@@ -282,7 +282,7 @@ enum mopt_status mo_lower_shapes(struct mo_run *run, struct mo_plan *plan, const
     MO_TRY(fold(run, g));
     if (!run->options.keep_names)
         MO_TRY(mo_fuse_plan(run, g));
-    if (run->options.bf16 && !run->options.keep_names)
+    if (run->options.half && !run->options.keep_names)
         MO_TRY(mo_bf16_plan(run, g));
     return mo_infer(run->ctx, g, NULL, 0);
 }

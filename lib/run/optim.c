@@ -5,6 +5,7 @@
 #include "lib/run/optim.h"
 
 #include <math.h>
+#include <string.h>
 
 struct segment { size_t start, n_elems; bool decays; };
 
@@ -16,6 +17,8 @@ struct mo_optim {
     float *second;          /* mean of its square */
     float *ema;             /* of all weights and state */
     float *spare;           /* swapping */
+    uint8_t *group;         /* of each MO_UPDATE_GROUP elements, on a device that updates all in one launch */
+    float scale;            /* of the gradients that come */
     uint64_t n_steps;
 };
 
@@ -104,6 +107,26 @@ static enum mopt_status make_buffers(struct mo_optim *o)
     return MOPT_OK;
 }
 
+/* The segments once more, as what becomes of each MO_UPDATE_GROUP elements: all parameters begin at such places. */
+static enum mopt_status make_groups(struct mo_optim *o)
+{
+    struct mo_run *run = o->run;
+    size_t n = (run->n_trained + MO_UPDATE_GROUP - 1) / MO_UPDATE_GROUP;
+    uint8_t *host = mo_mem_new(n + 1, 1);
+    if (!host)
+        return mo_no_memory(run->ctx, n, "the optimizer");
+    for (size_t i = 0; i < o->n_segments; i++) {
+        const struct segment *s = &o->segments[i];
+        size_t first = s->start / MO_UPDATE_GROUP, end = (s->start + s->n_elems + MO_UPDATE_GROUP - 1) / MO_UPDATE_GROUP;
+        memset(host + first, s->decays ? MO_UPDATE_DECAYS : MO_UPDATE_PLAIN, end - first);
+    }
+    o->group = run->be->alloc(run->dev, n + 1);
+    if (o->group)
+        run->be->upload(run->dev, o->group, host, n);
+    mo_mem_free(host);
+    return o->group ? MOPT_OK : mo_device_full(run, n, "the optimizer's state");
+}
+
 enum mopt_status mo_optim_new(struct mo_run *run, const struct mo_optim_options *options, struct mo_optim **optim)
 {
     struct mo_optim *o = mo_mem_new(1, sizeof *o);
@@ -111,6 +134,7 @@ enum mopt_status mo_optim_new(struct mo_run *run, const struct mo_optim_options 
         return mo_no_memory(run->ctx, sizeof *o, "the optimizer");
     o->run = run;
     o->options = *options;
+    o->scale = 1;
     bool has_momentum = options->kind == MO_OPT_MOMENTUM || options->kind == MO_OPT_NESTEROV ||
                         options->kind == MO_OPT_RMSPROP;
     if (!has_momentum)
@@ -118,6 +142,8 @@ enum mopt_status mo_optim_new(struct mo_run *run, const struct mo_optim_options 
     enum mopt_status status = make_segments(o);
     if (!status)
         status = make_buffers(o);
+    if (!status && run->be->update)
+        status = make_groups(o);
     if (status)
         mo_optim_free(o);
     else
@@ -133,6 +159,8 @@ void mo_optim_free(struct mo_optim *o)
     for (size_t i = 0; i < MO_COUNT(buffers); i++)
         if (buffers[i])
             o->run->be->free(o->run->dev, buffers[i]);
+    if (o->group)
+        o->run->be->free(o->run->dev, o->group);
     mo_mem_free(o->segments);
     mo_mem_free(o);
 }
@@ -171,16 +199,55 @@ static void update(struct mo_optim *o, const struct segment *s, float lr)
     }
 }
 
+static double ema_share(const struct mo_optim *o)
+{
+    double t = (double)o->n_steps;
+    return fmin(o->options.ema, (1 + t) / (10 + t));
+}
+
 static void update_ema(struct mo_optim *o)
 {
     struct mo_run *run = o->run;
-    double t = (double)o->n_steps, d = fmin(o->options.ema, (1 + t) / (10 + t));
+    double d = ema_share(o);
     run->be->axpy(run->dev, run->n_weights, (float)d, o->ema, o->ema, false);
     run->be->axpy(run->dev, run->n_weights, (float)(1 - d), run->weights, o->ema, true);
 }
 
-void mo_optim_step(struct mo_optim *o, double lr, double *norm)
+/* All in one launch; false: the gradient is not finite, and nothing was changed. */
+static bool update_all(struct mo_optim *o, float lr, double *norm)
 {
+    const struct mo_optim_options *p = &o->options;
+    struct mo_run *run = o->run;
+    bool is_decoupled = p->kind == MO_OPT_ADAMW;
+    double t = (double)++o->n_steps, length = 0;
+    const struct mo_update u = {
+        .kind = is_adam(p->kind) ? MO_UPDATE_ADAM : p->kind == MO_OPT_RMSPROP ? MO_UPDATE_RMSPROP : MO_UPDATE_SGD,
+        .n_trained = run->n_trained, .n_weights = run->n_weights, .group = o->group,
+        .nesterov = p->kind == MO_OPT_NESTEROV, .lr = lr, .momentum = (float)p->momentum, .alpha = (float)p->alpha,
+        .beta1 = (float)p->beta1, .beta2 = (float)p->beta2, .eps = (float)p->eps,
+        .correction1 = (float)(1 - pow(p->beta1, t)), .correction2 = (float)(1 - pow(p->beta2, t)),
+        .l2 = is_decoupled ? 0 : (float)p->weight_decay, .decoupled = is_decoupled ? (float)p->weight_decay : 0,
+        .clip = (float)p->clip, .scale = o->scale, .ema = (float)ema_share(o), .skips_bad = o->scale != 1,
+        .w = run->weights, .first = o->first, .second = o->second, .average = o->ema, .g = run->grads,
+    };
+    run->be->update(run->dev, &u, norm || u.skips_bad ? &length : NULL);
+    if (norm)
+        *norm = length;
+    if (!u.skips_bad || isfinite(length))
+        return true;
+    o->n_steps--;
+    return false;
+}
+
+void mo_optim_set_scale(struct mo_optim *o, float scale)
+{
+    o->scale = scale;
+}
+
+bool mo_optim_step(struct mo_optim *o, double lr, double *norm)
+{
+    if (o->group)
+        return update_all(o, (float)lr, norm);
     struct mo_run *run = o->run;
     double clip = o->options.clip, length = 0;
     if (clip > 0 || norm)
@@ -195,6 +262,7 @@ void mo_optim_step(struct mo_optim *o, double lr, double *norm)
         update(o, &o->segments[i], (float)lr);
     if (o->ema)
         update_ema(o);
+    return true;
 }
 
 void mo_optim_swap_ema(struct mo_optim *o)

@@ -47,8 +47,12 @@ MOPT_MUST_CHECK enum mopt_status mo_optim_new(struct mo_run *run, const struct m
                                               struct mo_optim **optim);
 void mo_optim_free(struct mo_optim *optim);
 /* One update of run->weights from run->grads, which clipping may scale. *norm, when asked for, is the norm of the
- * gradient before clipping; it is only computed when asked for or when clipping. */
-void mo_optim_step(struct mo_optim *optim, double lr, double *norm);
+ * gradient before clipping; it is only computed when asked for or when clipping. false: the gradient, which had a
+ * scale, is not finite, and the step was left out. */
+bool mo_optim_step(struct mo_optim *optim, double lr, double *norm);
+/* run->grads are too large by this factor from here on, which float16 wants (powers of two; not 1 only on a device with
+ * mo_backend.update). */
+void mo_optim_set_scale(struct mo_optim *optim, float scale);
 /* Weights that are better to judge and to keep: exchanges run->weights with the average. Twice: as before. Without
  * EMA nothing. */
 void mo_optim_swap_ema(struct mo_optim *optim);

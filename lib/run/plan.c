@@ -152,7 +152,7 @@ static size_t data_bytes(const struct mo_value *v)
 static size_t grad_bytes(const struct mo_value *v)
 {
     int64_t n = mo_value_elems(v);
-    size_t each = v->dtype == MO_BF16 ? sizeof(uint16_t) : sizeof(float);
+    size_t each = mo_dtype_is_half(v->dtype) ? sizeof(uint16_t) : sizeof(float);
     return n < 0 || (uint64_t)n > SIZE_MAX / 8 ? SIZE_MAX : (size_t)MO_MAX(n, 1) * each;
 }
 
@@ -386,6 +386,7 @@ void mo_plan_free(struct mo_run *run, struct mo_plan *plan)
     run->graph = &plan->graph;
     run->plan = plan;
     run->tensors = plan->tensors;
+    mo_replays_drop(run, plan);
     for (mo_node_id i = 0; plan->nodes && i < plan->graph.n_nodes; i++)
         if (plan->nodes[i].is_prepared && plan->graph.nodes[i].op->unprepare)
             plan->graph.nodes[i].op->unprepare(run, &plan->graph.nodes[i]);
@@ -404,14 +405,20 @@ void mo_plan_bind_input(struct mo_run *run, struct mo_plan *plan, uint32_t i)
 {
     for (mo_value_id v = 0; v < plan->graph.n_values; v++) {
         const struct mo_value_plan *root = &plan->values[plan->values[v].root];
-        if (root->store == MO_STORE_INPUT && root->offset == i)
-            plan->tensors[v].data = run->private_->input_mem[i];
+        if (root->store != MO_STORE_INPUT || root->offset != i)
+            continue;
+        if (plan->tensors[v].data != run->private_->input_mem[i])
+            mo_replays_drop(run, plan);
+        plan->tensors[v].data = run->private_->input_mem[i];
     }
 }
 
 void mo_plan_bind(struct mo_run *run, struct mo_plan *plan)
 {
+    if (plan->block != run->private_->block || plan->grads != run->grads)
+        mo_replays_drop(run, plan);
     plan->block = run->private_->block;
+    plan->grads = run->grads;
     for (mo_value_id v = 0; v < plan->graph.n_values; v++) {
         const struct mo_value_plan *root = &plan->values[plan->values[v].root];
         const struct mo_value_plan *grad = &plan->values[plan->values[v].grad_root];

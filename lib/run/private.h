@@ -56,6 +56,14 @@ struct mo_value_plan {
 /* A lowered value that is a value of the user's graph, channels-last. */
 struct mo_alias { mo_value_id lowered, user; };
 
+/* The work of a plan's forward or backward, recorded by the device (mo_backend.record) once it has been seen to need no
+ * exchange with the host. */
+struct mo_replay {
+    struct mo_recording *what;
+    uint32_t n_done;            /* times as usual */
+    bool is_never;
+};
+
 struct mo_plan {
     struct mo_arena arena;
     struct mo_graph graph;
@@ -72,6 +80,7 @@ struct mo_plan {
     bool is_dynamic;            /* some shape is known only while running: dynamic.c */
     mo_node_id csr_node;        /* the product that reads a sparse input; MO_NONE */
     bool in_backward;           /* which scratch mo_run_scratch means */
+    struct mo_replay forward[2], backward;      /* forward: of inference, of training */
 };
 
 #define MO_MAX_PLANS 6
@@ -137,6 +146,8 @@ void *mo_plan_const(struct mo_run *run, struct mo_plan *plan, mo_value_id v);
 MOPT_MUST_CHECK enum mopt_status mo_dynamic_forward(struct mo_run *run, struct mo_plan *plan);
 /* unroll.c: every If, Loop and Scan of a graph whose shapes are inferred replaced by the nodes it stands for. */
 MOPT_MUST_CHECK enum mopt_status mo_unroll(struct mopt_ctx *ctx, struct mo_graph *g);
+/* step.c: recordings of a plan are of no use any more. */
+void mo_replays_drop(struct mo_run *run, struct mo_plan *plan);
 /* gradients.c: which values have a gradient and where each node writes those of its inputs. */
 MOPT_MUST_CHECK enum mopt_status mo_plan_gradients(struct mo_run *run, struct mo_plan *plan);
 
@@ -148,6 +159,9 @@ MOPT_MUST_CHECK enum mopt_status mo_step_backward(struct mo_run *run, mo_node_id
 /* Gradients go beside run->grads from here on, and are added to it. */
 MOPT_MUST_CHECK enum mopt_status mo_step_aside(struct mo_run *run);
 void mo_step_add(struct mo_run *run, bool is_whole);
+
+/* Before anything is prepared or computed: the 16-bit type of the run is that of the device. */
+void mo_run_choose_half(struct mo_run *run);
 
 /* The most bytes a run may take. */
 static inline size_t mo_memory_limit(const struct mopt_ctx *ctx)

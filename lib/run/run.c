@@ -81,6 +81,9 @@ static enum mopt_status choose_device(struct mo_run *run)
     MO_TRY(mo_device_need(run->ctx));
     run->be = run->ctx->backend;
     run->dev = run->ctx->device;
+    if (run->options.half == MO_F16 && !run->be->use_half)
+        return mo_fail(run->ctx, MOPT_UNSUPPORTED, "float16 is computed with --device cuda only, not on %s, which has bf16",
+                       run->be->name);
     return MOPT_OK;
 }
 
@@ -235,6 +238,13 @@ static void use_plan(struct mo_run *run, struct mo_plan *plan)
     find_readers(run);
 }
 
+/* Runs of other kinds may have used the device meanwhile. */
+void mo_run_choose_half(struct mo_run *run)
+{
+    if (run->options.half && run->be->use_half)
+        run->be->use_half(run->dev, (int)run->options.half);
+}
+
 enum mopt_status mo_run_shape(struct mo_run *run, const struct mo_shape *shapes, uint32_t n_inputs)
 {
     struct mo_run_private *p = run->private_;
@@ -244,6 +254,7 @@ enum mopt_status mo_run_shape(struct mo_run *run, const struct mo_shape *shapes,
         return MOPT_OK;
     if (!plan) {
         int at = place_for_plan(run);
+        mo_run_choose_half(run);
         MO_TRY(mo_plan_new(run, shapes, &p->plans[at]));
         plan = p->plans[at];
     }

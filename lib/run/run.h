@@ -15,9 +15,14 @@
 MOPT_MUST_CHECK enum mopt_status mo_device_need(struct mopt_ctx *ctx);
 
 /* --precision; auto is float32 for now */
-enum mo_precision { MO_PRECISION_F32, MO_PRECISION_BF16, MO_PRECISION_AUTO };
-#define MO_PRECISION_CHOICES "fp32|bf16|auto"
-#define MO_PRECISION_HELP "of arithmetic; bf16: products of 16-bit numbers, summed in fp32; auto: fp32"
+enum mo_precision { MO_PRECISION_F32, MO_PRECISION_BF16, MO_PRECISION_F16, MO_PRECISION_AUTO };
+#define MO_PRECISION_CHOICES "fp32|bf16|fp16|auto"
+#define MO_PRECISION_HELP "of arithmetic; bf16, fp16: products of 16-bit numbers, summed in fp32 (fp16: with --device cuda); auto: fp32"
+/* What run options want: MO_UNDEFINED, MO_BF16 or MO_F16. */
+static inline enum mo_dtype mo_precision_half(enum mo_precision precision)
+{
+    return precision == MO_PRECISION_BF16 ? MO_BF16 : precision == MO_PRECISION_F16 ? MO_F16 : MO_UNDEFINED;
+}
 enum mo_bn_mode { MO_BN_AUTO, MO_BN_BATCH, MO_BN_FROZEN };     /* auto: batch statistics when the batch is >= 16 */
 
 /* There was no memory on the run's device: fails with MOPT_LIMIT and what the device says of its room. */
@@ -27,7 +32,9 @@ struct mo_run_options {
     bool train;                 /* gradients are wanted: parameters become mutable, nothing is folded into them */
     bool keep_names;            /* no fusion and no folding that removes a value of the user's graph (observers, diff) */
     bool reference;             /* plain C kernels, whatever the machine has */
-    bool bf16;                  /* products, and what lies between them, in bfloat16 (bf16.c); not with keep_names */
+    /* Products, and what lies between them, in bfloat16 or float16 (bf16.c), which is not done with keep_names.
+     * MO_UNDEFINED: float32 throughout. */
+    enum mo_dtype half;
     bool free_batch;            /* the first dimension of inputs is open, even where the file fixes it */
     enum mo_bn_mode bn;
     float bn_momentum;          /* 0: 0.1; share of the new batch in the running statistics */
@@ -158,10 +165,10 @@ static inline float *mo_run_grad_out(const struct mo_run *r, const struct mo_nod
  * it up itself when several nodes read the value, unless the op has ADDS_GRAD. */
 float *mo_run_grad_in(const struct mo_run *r, const struct mo_node *n, uint32_t i);
 bool mo_run_adds(const struct mo_run *r, const struct mo_node *n, uint32_t i);     /* ADDS_GRAD ops: add instead of overwrite */
-/* Is input i bfloat16? Its gradient is then too, and so is output 0 but for matrix products. */
-static inline bool mo_run_in_bf16(const struct mo_run *r, const struct mo_node *n, uint32_t i)
+/* Is input i of 16 bits? Its gradient is then too, and so is output 0 but for matrix products. */
+static inline bool mo_run_in_half(const struct mo_run *r, const struct mo_node *n, uint32_t i)
 {
-    return i < n->n_in && n->in[i] != MO_NONE && r->graph->values[n->in[i]].dtype == MO_BF16;
+    return i < n->n_in && n->in[i] != MO_NONE && mo_dtype_is_half(r->graph->values[n->in[i]].dtype);
 }
 void *mo_run_scratch(const struct mo_run *r, const struct mo_node *n);              /* scratch_bytes of it */
 void *mo_run_saved(const struct mo_run *r, const struct mo_node *n);                /* saved_bytes of it */

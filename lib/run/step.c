@@ -133,9 +133,75 @@ enum mopt_status mo_step_begin(struct mo_run *run)
         if (!p->is_input_set[i] && run->graph->values[p->inputs[i]].n_uses)
             return mo_fail(run->ctx, MOPT_DATA, "input '%s' is not given", mo_run_input(run, i)->name);
     run->plan->in_backward = false;
+    mo_run_choose_half(run);
     if (run->is_training)
         run->step++;
     p->has_forward = true;
+    return MOPT_OK;
+}
+
+/* ---- recording -------------------------------------------------------------------------------- */
+
+enum { WARM_UP = 2 };
+
+static void drop(struct mo_run *run, struct mo_replay *r)
+{
+    if (r->what)
+        run->be->recording_free(run->dev, r->what);
+    r->what = NULL;
+    r->n_done = 0;
+}
+
+void mo_replays_drop(struct mo_run *run, struct mo_plan *plan)
+{
+    drop(run, &plan->forward[0]);
+    drop(run, &plan->forward[1]);
+    drop(run, &plan->backward);
+}
+
+static bool is_recordable(const struct mo_run *run, const struct mo_replay *r)
+{
+    const struct mo_run_private *p = run->private_;
+    return run->be->record && !r->is_never && !p->is_profiling && !p->after_forward && !p->after_backward && !p->has_csr &&
+           !run->sync && !run->options.reference;
+}
+
+/* The walk, or what was recorded of it. It is recorded after it was done twice as usual, the second time without an
+ * exchange with the host (the first one prepares libraries), and done at once. */
+static enum mopt_status walk(struct mo_run *run, struct mo_replay *r, enum mopt_status (*nodes)(struct mo_run *))
+{
+    bool records = is_recordable(run, r);
+    if (!records)
+        return nodes(run);
+    if (r->what) {
+        run->be->replay(run->dev, r->what);
+        return MOPT_OK;
+    }
+    uint64_t before = run->be->n_exchanges(run->dev);
+    if (r->n_done < WARM_UP) {
+        MO_TRY(nodes(run));
+        r->is_never = ++r->n_done == WARM_UP && run->be->n_exchanges(run->dev) != before;
+        return MOPT_OK;
+    }
+    r->is_never = true;         /* until it is there: it is tried once */
+    if (!run->be->record(run->dev))
+        return nodes(run);
+    enum mopt_status status = nodes(run);
+    r->what = run->be->recorded(run->dev);
+    MO_TRY(status);
+    if (!r->what) {
+        mo_log(run->ctx, "run", "the device could not record its work, and is told of it step by step");
+        return nodes(run);
+    }
+    r->is_never = false;
+    run->be->replay(run->dev, r->what);
+    return MOPT_OK;
+}
+
+static enum mopt_status forward_nodes(struct mo_run *run)
+{
+    for (mo_node_id i = 0; i < run->graph->n_nodes; i++)
+        MO_TRY(mo_step_forward(run, i));
     return MOPT_OK;
 }
 
@@ -144,8 +210,7 @@ enum mopt_status mo_run_forward(struct mo_run *run)
     MO_TRY(mo_step_begin(run));
     if (run->plan->is_dynamic)
         return mo_dynamic_forward(run, run->plan);
-    for (mo_node_id i = 0; i < run->graph->n_nodes; i++)
-        MO_TRY(mo_step_forward(run, i));
+    MO_TRY(walk(run, &run->plan->forward[run->is_training], forward_nodes));
     return run->be->is_host ? MOPT_OK : latched(run);
 }
 
@@ -159,7 +224,7 @@ static size_t grad_elems(const struct mo_run *run, mo_value_id v)
 /* What input k got beside, to its gradient. */
 static void add_gradient(struct mo_run *run, const struct mo_node *n, uint32_t k, const void *more)
 {
-    if (mo_run_in_bf16(run, n, k))
+    if (mo_run_in_half(run, n, k))
         run->be->axpy_bf16(run->dev, grad_elems(run, n->in[k]), 1, more, (uint16_t *)run->tensors[n->in[k]].grad, true);
     else
         run->be->axpy(run->dev, grad_elems(run, n->in[k]), 1, more, run->tensors[n->in[k]].grad, true);
@@ -206,16 +271,23 @@ enum mopt_status mo_step_begin_backward(struct mo_run *run)
     if (!run->plan || !run->options.train || !run->private_->has_forward)
         return mo_fail(run->ctx, MOPT_FAILED, "a backward needs a forward of a training run first");
     zero_unreached(run, run->grads);
+    mo_run_choose_half(run);
     run->plan->in_backward = true;
+    return MOPT_OK;
+}
+
+static enum mopt_status backward_nodes(struct mo_run *run)
+{
+    for (mo_node_id i = run->graph->n_nodes; i-- > 0;)
+        if (run->plan->nodes[i].is_backward)
+            MO_TRY(mo_step_backward(run, i));
     return MOPT_OK;
 }
 
 static enum mopt_status backward_into(struct mo_run *run)
 {
     MO_TRY(mo_step_begin_backward(run));
-    for (mo_node_id i = run->graph->n_nodes; i-- > 0;)
-        if (run->plan->nodes[i].is_backward)
-            MO_TRY(mo_step_backward(run, i));
+    MO_TRY(walk(run, &run->plan->backward, backward_nodes));
     return run->be->is_host ? MOPT_OK : latched(run);
 }
 

@@ -136,15 +136,22 @@ fi
 accuracy() { # of the trained model, in units of 0.01 %
     tr -d ' \t\n' < "$1" | sed -n 's/.*"after":{[^}]*"metrics":{[^}]*"accuracy":\([0-9.e-]*\).*/\1/p' | awk '{ print int($1 * 10000) }'
 }
-train() { # device, report
+train() { # device, report, precision
     timeout 80 "$mopt" train "$work/lenet5.onnx" --data "idx:$data" --subset 12000 --epochs 2 --device "$1" --report "$2" \
-        -o "$work/trained-$1.onnx" -f -q
+        --precision "${3:-fp32}" -o "$work/trained-$1.onnx" -f -q
 }
 same_curve() {
     train cuda "$out/lenet5-cuda.json" && train cpu "$out/lenet5-cpu.json" || return 1
     on_card=$(accuracy "$out/lenet5-cuda.json") on_cpu=$(accuracy "$out/lenet5-cpu.json")
     echo "accuracy in 0.01 %: cuda $on_card, cpu $on_cpu"
     [ "$on_card" -gt 5000 ] && [ $((on_card - on_cpu)) -lt 200 ] && [ $((on_cpu - on_card)) -lt 200 ]
+}
+learns() { # by precision: the loss must come down
+    train cuda "$out/lenet5-$1.json" "$1" && [ "$(accuracy "$out/lenet5-$1.json")" -gt 5000 ]
+}
+without_graphs() {
+    MOPT_CUDA_GRAPHS=0 && export MOPT_CUDA_GRAPHS && train cuda "$out/lenet5-plain.json" && unset MOPT_CUDA_GRAPHS
+    [ "$(accuracy "$out/lenet5-plain.json")" = "$(accuracy "$out/lenet5-cuda.json")" ]
 }
 begin=$(date +%s)
 if same_curve > "$out/curve.log" 2>&1; then
@@ -154,6 +161,11 @@ else
     failed=$((failed + 1))
     tail -n 10 "$out/curve.log"
 fi
+
+for how in "learns bf16" "learns fp16" without_graphs; do
+    # shellcheck disable=SC2086
+    if $how > "$out/$how.log" 2>&1; then row "train, $how" pass; else row "train, $how" FAIL; failed=$((failed + 1)); fi
+done
 
 # ---- verbs that read activations, gradients and weights back
 check quantize 60 "$mopt" quantize "$work/trained-cuda.onnx" --data "idx:$data" --subset 2000 --device cuda -o "$work/int8.onnx" -f -q
@@ -184,6 +196,8 @@ for net in lenet5 resnet20; do
     measure "mopt train $net, batch 128, fp32" "$work/$net.onnx" --train --batch 128
     MOPT_CUDA_TF32=1 measure "mopt train $net, batch 128, TF32" "$work/$net.onnx" --train --batch 128
     measure "mopt train $net, batch 128, bf16" "$work/$net.onnx" --train --batch 128 --precision bf16
+    measure "mopt train $net, batch 128, fp16" "$work/$net.onnx" --train --batch 128 --precision fp16
+    MOPT_CUDA_GRAPHS=0 measure "mopt train $net, batch 128, bf16, no graphs" "$work/$net.onnx" --train --batch 128 --precision bf16
     MOPT_CUDNN=0 measure "mopt train $net, batch 128, bf16, no cuDNN" "$work/$net.onnx" --train --batch 128 --precision bf16
 done
 if [ "$(left)" -gt 40 ] && LD_LIBRARY_PATH=$own_path python3 -c 'import torch; assert torch.cuda.is_available()' 2> /dev/null; then

@@ -31,9 +31,16 @@ struct emulated_event {
     cudaStream_t stream;
     uint64_t at;                        /* that many pieces of work of the stream lie before it */
 };
+/* What a stream was asked for while it was captured, and the memory that belongs to that. */
+struct emulated_graph {
+    std::vector<std::function<void()>> work;
+    std::vector<char *> blocks;
+    bool is_broken;                     /* somebody waited for the stream meanwhile */
+};
 struct emulated_stream {
     std::deque<std::function<void()>> queue;
     uint64_t n_queued, n_done;
+    emulated_graph *captured;
 };
 
 static std::recursive_mutex mutex;
@@ -178,14 +185,23 @@ cudaError_t cudaFree(void *mem)
     return last_error;
 }
 
-cudaError_t cudaMallocAsync(void **mem, size_t bytes, cudaStream_t)
+/* Of a graph: there as long as it is, and as if fresh whenever it runs. */
+cudaError_t cudaMallocAsync(void **mem, size_t bytes, cudaStream_t stream)
 {
     locked lock(mutex);
-    return allocate(mem, bytes);
+    cudaError_t e = allocate(mem, bytes);
+    if (!e && bytes && stream->captured) {
+        char *at = (char *)*mem;
+        stream->captured->blocks.push_back(at);
+        stream->captured->work.push_back([=] { memset(at, 0xff, bytes); });
+    }
+    return e;
 }
 
 cudaError_t cudaFreeAsync(void *mem, cudaStream_t stream)
 {
+    if (stream->captured)
+        return cudaSuccess;
     emulated_enqueue(stream, [=] { release((char *)mem); });
     return cudaSuccess;
 }
@@ -246,7 +262,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
         emulated_fault("a copy reaches beyond an allocation");
         return last_error;
     }
-    if (kind == cudaMemcpyHostToDevice && !pinned.count((char *)from)) {
+    if (kind == cudaMemcpyHostToDevice && !pinned.count((char *)from) && !stream->captured) {
         auto staged = std::make_shared<std::vector<char>>((const char *)from, (const char *)from + bytes);
         emulated_enqueue(stream, [=] { memcpy(to, staged->data(), bytes); });
         return cudaSuccess;
@@ -288,6 +304,10 @@ static void drain_all(void)
 void emulated_enqueue(cudaStream_t stream, std::function<void()> work)
 {
     locked lock(mutex);
+    if (stream->captured) {
+        stream->captured->work.push_back(std::move(work));
+        return;
+    }
     stream->queue.push_back(std::move(work));
     stream->n_queued++;
     if (stream->queue.size() > MOST_QUEUED)
@@ -315,8 +335,78 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
     locked lock(mutex);
+    if (stream->captured) {
+        stream->captured->is_broken = true;
+        return failed(cudaErrorStreamCaptureUnsupported);
+    }
     drain(stream, stream->n_queued);
     return last_error;
+}
+
+/* ---- graphs ---- */
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode)
+{
+    locked lock(mutex);
+    if (stream->captured)
+        return failed(cudaErrorStreamCaptureUnsupported);
+    stream->captured = new emulated_graph();
+    return cudaSuccess;
+}
+
+static void free_graph(emulated_graph *g)
+{
+    for (char *mem : g->blocks)
+        release(mem);
+    delete g;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
+{
+    locked lock(mutex);
+    emulated_graph *g = stream->captured;
+    stream->captured = NULL;
+    *graph = NULL;
+    if (!g)
+        return failed(cudaErrorStreamCaptureUnsupported);
+    if (g->is_broken) {
+        free_graph(g);
+        return failed(cudaErrorStreamCaptureInvalidated);
+    }
+    *graph = g;
+    return cudaSuccess;
+}
+
+/* What is made of a graph takes over what is in it. */
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long)
+{
+    locked lock(mutex);
+    *exec = new emulated_graph();
+    std::swap(**exec, *graph);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
+{
+    locked lock(mutex);
+    for (const auto &work : exec->work)
+        emulated_enqueue(stream, work);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
+{
+    locked lock(mutex);
+    drain_all();
+    free_graph(exec);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+    locked lock(mutex);
+    free_graph(graph);
+    return cudaSuccess;
 }
 
 cudaError_t cudaDeviceSynchronize(void)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "lib/run/optim.h"
+#include "tests/support/kernel_bench.h"
 #include "tests/unit/optim_values.h"
 
 enum { GAP = 16, TOTAL = 64 };          /* alignment of parameters; two of them and one of state */
@@ -60,6 +61,55 @@ static void check_case(const struct mo_optim_options *options, double lr, const 
         ck_assert_msg(f.weights[i] == 0, "gap element %d became %g", i, (double)f.weights[i]);
     mo_optim_free(optim);
     tear_down(&f);
+}
+
+/* The same rules where a device updates all in one launch: beside the kernels of the CPU, with clipping and an average. */
+static void check_one_launch(const struct mo_backend *be, const struct mo_optim_options *options, float scale)
+{
+    struct fixture here, there;
+    struct mo_optim *a, *b;
+    double norm_a, norm_b;
+    float got[TOTAL];
+    char why[200];
+    set_up(&here);
+    set_up(&there);
+    struct mo_device *dev = be->open(0, 1, why, sizeof why);
+    ck_assert_msg(dev, "%s", why);
+    float *weights = be->alloc(dev, sizeof there.weights), *grads = be->alloc(dev, sizeof there.grads);
+    be->upload(dev, weights, there.weights, sizeof there.weights);
+    there.run.be = be, there.run.dev = dev, there.run.weights = weights, there.run.grads = grads;
+    ck_assert_int_eq(mo_optim_new(&here.run, options, &a), MOPT_OK);
+    ck_assert_int_eq(mo_optim_new(&there.run, options, &b), MOPT_OK);
+    mo_optim_set_scale(b, scale);
+    for (int t = 1; t <= N_STEPS; t++) {
+        for (int i = 0; i < N_ELEMS; i++)
+            *element(here.grads, i) = sinf((float)i * 1.3f + (float)t);
+        for (int i = 0; i < TOTAL; i++)
+            there.grads[i] = scale * here.grads[i];
+        if (scale != 1 && t == 2) {     /* a gradient that is none is not used */
+            float bad[TOTAL] = { INFINITY };
+            be->upload(dev, grads, bad, sizeof bad);
+            ck_assert(!mo_optim_step(b, 0.01, NULL));
+        }
+        be->upload(dev, grads, there.grads, sizeof there.grads);
+        mo_optim_step(a, 0.01, &norm_a);
+        ck_assert(mo_optim_step(b, 0.01, &norm_b));
+        ck_assert_msg(fabs(norm_a - norm_b) < 1e-5 * norm_a, "norm %g, not %g", norm_b, norm_a);
+    }
+    mo_optim_swap_ema(a);
+    mo_optim_swap_ema(b);
+    be->download(dev, got, weights, sizeof got);
+    for (int i = 0; i < TOTAL; i++)
+        ck_assert_msg(fabsf(got[i] - here.weights[i]) < 2e-6f, "optimizer %d element %d: %.9g, not %.9g", options->kind, i,
+                      (double)got[i], (double)here.weights[i]);
+    ck_assert_int_eq(be->sync(dev, why, sizeof why), 0);
+    mo_optim_free(a);
+    mo_optim_free(b);
+    be->free(dev, weights);
+    be->free(dev, grads);
+    be->close(dev);
+    tear_down(&here);
+    tear_down(&there);
 }
 
 static struct mo_optim_options base(enum mo_optimizer kind)
@@ -216,11 +266,24 @@ START_TEST(plateau_drops_after_patience)
 }
 END_TEST
 
+START_TEST(one_launch_follows_the_kernels)
+{
+    const struct mo_backend *be = emulated_backend(_i % 2);
+    for (int kind = MO_OPT_GD; be && kind <= MO_OPT_ADAMW; kind++) {
+        struct mo_optim_options o = base((enum mo_optimizer)kind);
+        o.clip = 0.7;
+        o.ema = _i == 2 ? 0 : 0.9;
+        check_one_launch(be, &o, _i == 1 ? 1024 : 1);
+    }
+}
+END_TEST
+
 Suite *suite_optim(void);
 Suite *suite_optim(void)
 {
     Suite *s = suite_create("optim");
     TCase *c = tcase_create("optim");
+    tcase_add_loop_test(c, one_launch_follows_the_kernels, 0, 3);
     tcase_add_test(c, optimizers_follow_their_formulas);
     tcase_add_test(c, averages_are_kept_and_swapped);
     tcase_add_test(c, frozen_parameters_stay);

@@ -251,7 +251,7 @@ static float *bits(void (*make)(struct net *, int), int n_threads, int batch, bo
 {
     struct net t;
     make(&t, n_threads);
-    struct mo_run *run = start(&t, &(struct mo_run_options){ .train = true, .bn = MO_BN_BATCH, .bf16 = bf16 }, batch);
+    struct mo_run *run = start(&t, &(struct mo_run_options){ .train = true, .bn = MO_BN_BATCH, .half = bf16 ? MO_BF16 : MO_UNDEFINED }, batch);
     loss(run);
     backward(run, false);
     size_t n_out = (size_t)mo_value_elems(mo_run_output(run, 0));
@@ -385,7 +385,7 @@ static void check_bf16(void (*make)(struct net *, int), int batch)
     make(&t, 2);
     struct mo_run_options how = { .train = true, .bn = MO_BN_BATCH };
     struct mo_run *wide = start(&t, &how, batch), *half, *plain;
-    how.bf16 = true;
+    how.half = MO_BF16;
     half = start(&t, &how, batch);
     how.reference = true;
     plain = start(&t, &how, batch);
@@ -446,7 +446,7 @@ START_TEST(bf16_inference)
 {
     struct net t;
     resnet(&t, 2);
-    struct mo_run *wide = start(&t, NULL, 30), *half = start(&t, &(struct mo_run_options){ .bf16 = true }, 30);
+    struct mo_run *wide = start(&t, NULL, 30), *half = start(&t, &(struct mo_run_options){ .half = MO_BF16 }, 30);
     double a = loss(wide), b = loss(half);
     ck_assert_msg(a != b && fabs(a - b) < 0.02 * (1 + fabs(a)), "%g, in float32 %g", b, a);
     ck_assert_int_eq(mo_run_output(half, 0)->dtype, MO_F32);
@@ -519,8 +519,8 @@ START_TEST(sparse_input)
     gemm(&t, 7, 3);
     finish(&t);
     bool bf16 = _i;
-    struct mo_run *dense = start(&t, &(struct mo_run_options){ .train = true, .bf16 = bf16 }, 9);
-    struct mo_run *sparse = start(&t, &(struct mo_run_options){ .train = true, .bf16 = bf16 }, 9);
+    struct mo_run *dense = start(&t, &(struct mo_run_options){ .train = true, .half = bf16 ? MO_BF16 : MO_UNDEFINED }, 9);
+    struct mo_run *sparse = start(&t, &(struct mo_run_options){ .train = true, .half = bf16 ? MO_BF16 : MO_UNDEFINED }, 9);
     float x[9 * 30] = { 0 }, value[90];
     int64_t row_start[10] = { 0 };
     int32_t column[90], n = 0;
