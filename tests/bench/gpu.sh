@@ -150,7 +150,7 @@ learns() { # by precision: the loss must come down
     train cuda "$out/lenet5-$1.json" "$1" && [ "$(accuracy "$out/lenet5-$1.json")" -gt 5000 ]
 }
 without_graphs() {
-    MOPT_CUDA_GRAPHS=0 && export MOPT_CUDA_GRAPHS && train cuda "$out/lenet5-plain.json" && unset MOPT_CUDA_GRAPHS
+    (MOPT_CUDA_GRAPHS=0 && export MOPT_CUDA_GRAPHS && train cuda "$out/lenet5-plain.json") || return 1
     [ "$(accuracy "$out/lenet5-plain.json")" = "$(accuracy "$out/lenet5-cuda.json")" ]
 }
 begin=$(date +%s)
