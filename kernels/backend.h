@@ -81,6 +81,15 @@ struct mo_qconv_desc {
 };
 struct mo_qconv;        /* a prepared one, the backend's own */
 
+/* A first layer whose picture goes on in bytes: convolution in float32 with few channels, max pooling, then as quantize does.
+ * x is channels-last, w out_channels x in_channels x taps; one group, two axes or one. Windows of the pool lie inside. */
+struct mo_qfirst_desc {
+    struct mo_conv_desc conv;               /* its bias is an argument, its activation is in y_low and y_high */
+    int64_t pool[2], pool_stride[2], pooled[2];     /* height, width */
+    float scale;
+    int32_t y_zero, y_low, y_high;          /* held to y_low .. y_high after rounding */
+};
+
 /* y = (a - a_zero) a_factor + (b - b_zero) b_factor for MO_ADD, (a - a_zero)(b - b_zero) a_factor for MO_MUL, rounded half
  * to even, + y_zero, held to y_low..y_high. The sum is fma((float)(b - b_zero), b_factor, (float)(a - a_zero) * a_factor). */
 struct mo_qbinary {

@@ -61,6 +61,18 @@ struct mo_qproduct {
     void (*product)(const struct mo_qtile *t);
 };
 
+/* Pooled pixels of a convolution of floats, to bytes (qfirst.c). */
+struct mo_qfirst {
+    const int32_t *tap, *window;    /* where taps lie, from the first; where convolutions of a pool begin, from its first */
+    int n_taps, n_windows;
+    int64_t step;                   /* from one pooled pixel to the next */
+    const float *w;                 /* taps x width, then the bias; width is a multiple of 32 */
+    int64_t width;
+    int n_channels;
+    float scale, low, high;         /* limits before the zero point is added */
+    int32_t zero;
+};
+
 struct mo_qloops {
     struct mo_qproduct product;
     /* rows of c, from channel `first` on, n of them; y rows are y_stride elements apart */
@@ -77,6 +89,7 @@ struct mo_qloops {
                    const uint8_t *b, uint8_t *y);
     /* y = bytes of x / scale, rounded half to even, + zero, held to low .. low + 255 */
     void (*quantize)(int64_t n, const float *x, float scale, int32_t zero, int32_t low, uint8_t *y);
+    void (*first)(const struct mo_qfirst *f, const float *x, int n_pixels, uint8_t *y);
     /* y = table[x] */
     void (*lookup)(int64_t n, const uint8_t *table, const uint8_t *x, uint8_t *y);
 };

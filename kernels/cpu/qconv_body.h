@@ -166,10 +166,12 @@ INLINE whole rounded(const struct mo_qfinish *f, real v)
     return V(add_epi32)(V(cvtps_epi32)(v), V(set1_epi32)(f->zero));
 }
 
-#if LANES == 8
 /* The low bytes of the lanes. */
 INLINE void store_bytes(uint8_t *y, whole v, int n)
 {
+#if LANES == 16
+    _mm512_mask_cvtepi32_storeu_epi8(y, (__mmask16)(n >= 16 ? 0xffff : (1u << n) - 1), v);
+#else
     __m256i low = AND(v, _mm256_set1_epi32(255));
     __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
     __m128i bytes = _mm_packus_epi16(words, words);
@@ -180,8 +182,8 @@ INLINE void store_bytes(uint8_t *y, whole v, int n)
     uint8_t part[16];
     _mm_storeu_si128((__m128i *)part, bytes);
     memcpy(y, part, (size_t)n);
-}
 #endif
+}
 
 INLINE void store_words(void *y, whole v, int n)
 {
@@ -476,6 +478,49 @@ static void lookup(int64_t n, const uint8_t *table, const uint8_t *x, uint8_t *y
     }
 }
 
+/* ---- a first layer: convolution of floats, max pooling, bytes -------------------------------------------- */
+
+/* The largest of n convolutions side by side, two vectors of channels; n is a constant where this is inlined. */
+INLINE void windows(const struct mo_qfirst *f, const float *x, const int32_t *window, const int n, const float *w, real most[2])
+{
+    real sum[4][2];
+    const float *from[4];
+    for (int p = 0; p < n; p++) {
+        from[p] = x + window[p];
+        sum[p][0] = sum[p][1] = V(setzero_ps)();
+    }
+    for (int t = 0; t < f->n_taps; t++, w += f->width) {
+        real w0 = V(loadu_ps)(w), w1 = V(loadu_ps)(w + LANES);
+        for (int p = 0; p < n; p++) {
+            real v = V(set1_ps)(from[p][f->tap[t]]);
+            sum[p][0] = V(fmadd_ps)(v, w0, sum[p][0]);
+            sum[p][1] = V(fmadd_ps)(v, w1, sum[p][1]);
+        }
+    }
+    for (int p = 0; p < n; p++)
+        for (int i = 0; i < 2; i++)
+            most[i] = V(max_ps)(most[i], sum[p][i]);
+}
+
+static void first(const struct mo_qfirst *f, const float *x, int n_pixels, uint8_t *y)
+{
+    const real scale = V(set1_ps)(f->scale), low = V(set1_ps)(f->low), high = V(set1_ps)(f->high);
+    for (; n_pixels > 0; n_pixels--, x += f->step, y += f->n_channels)
+        for (int c = 0; c < f->n_channels; c += 2 * LANES) {
+            real most[2] = { V(set1_ps)(-__builtin_inff()), V(set1_ps)(-__builtin_inff()) };
+            int i = 0;
+            for (; i + 4 <= f->n_windows; i += 4)
+                windows(f, x, f->window + i, 4, f->w + c, most);
+            for (; i < f->n_windows; i++)
+                windows(f, x, f->window + i, 1, f->w + c, most);
+            for (int k = 0; k < 2 && c + k * LANES < f->n_channels; k++) {
+                real v = V(add_ps)(most[k], V(loadu_ps)(f->w + f->n_taps * f->width + c + k * LANES));
+                v = V(min_ps)(V(max_ps)(V(div_ps)(v, scale), low), high);
+                store_bytes(y + c + k * LANES, V(add_epi32)(V(cvtps_epi32)(v), V(set1_epi32)(f->zero)), f->n_channels - c - k * LANES);
+            }
+        }
+}
+
 const struct mo_qloops QLOOPS = {
     .product = {
 #if LANES == 8
@@ -488,5 +533,5 @@ const struct mo_qloops QLOOPS = {
         .product = any_product,
     },
     .finish = finish, .depth_block = BLOCK, .depthwise = depthwise, .max = max_bytes,
-    .average = average, .binary = binary, .quantize = quantize, .lookup = lookup,
+    .average = average, .binary = binary, .quantize = quantize, .lookup = lookup, .first = first,
 };

@@ -132,6 +132,34 @@ void mo_cuda_lookup(struct mo_device *dev, size_t n, const uint8_t *table, const
     mo_each(dev, (int64_t)n, [=] __device__(int64_t i) { y[i] = at[x[i]]; });
 }
 
+/* ---- a first layer ------------------------------------------------------------------------------------- */
+
+void mo_cuda_qfirst(struct mo_device *dev, const struct mo_qfirst_desc *desc, const float *x, const float *w, const float *bias,
+                    uint8_t *y)
+{
+    struct mo_qfirst_desc d = *desc;
+    mo_each(dev, d.conv.batch * d.pooled[0] * d.pooled[1] * d.conv.out_channels, [=] __device__(int64_t u) {
+        const struct mo_conv_desc *c = &d.conv;
+        int64_t o = u % c->out_channels, p = u / c->out_channels, area = c->kernel[0] * c->kernel[1];
+        int64_t image = p / (d.pooled[0] * d.pooled[1]), line = p / d.pooled[1] % d.pooled[0], column = p % d.pooled[1];
+        float most = -INFINITY;
+        for (int64_t i = 0; i < d.pool[0] * d.pool[1]; i++) {
+            int64_t top = (line * d.pool_stride[0] + i / d.pool[1]) * c->stride[0] - c->pad_begin[0];
+            int64_t left = (column * d.pool_stride[1] + i % d.pool[1]) * c->stride[1] - c->pad_begin[1];
+            float sum = 0;
+            for (int64_t t = 0; t < area; t++) {
+                int64_t v = top + t / c->kernel[1] * c->dilation[0], h = left + t % c->kernel[1] * c->dilation[1];
+                bool is_inside = v >= 0 && v < c->in[0] && h >= 0 && h < c->in[1];
+                const float *pixel = x + ((image * c->in[0] + v) * c->in[1] + h) * c->in_channels;
+                for (int64_t m = 0; is_inside && m < c->in_channels; m++)
+                    sum += pixel[m] * w[(o * c->in_channels + m) * area + t];
+            }
+            most = fmaxf(most, sum);
+        }
+        y[u] = to_byte((most + (bias ? bias[o] : 0)) / d.scale, d.y_zero, d.y_low, d.y_high);
+    });
+}
+
 /* ---- pooling ---------------------------------------------------------------------------------------- */
 
 void mo_cuda_qpool(struct mo_device *dev, const struct mo_pool_desc *desc, bool is_signed, int32_t x_zero, float factor,

@@ -9,6 +9,7 @@
  *   DQ -> AveragePool, GlobalAveragePool -> Q                 sums of bytes
  *   DQ -> MaxPool, Reshape, Transpose ...                     the operator on bytes, and the DQ behind it
  *   DQ ... -> Concat -> Q                                     Concat of bytes, those with other scales by a table first
+ *   Conv of few channels in float -> MaxPool -> Q             one kernel (int8_first.c)
  *   DQ -> functions of one element -> Q                       a table of 256 bytes (int8_function.c); nothing where both are
  *                                                             the same
  *
@@ -110,7 +111,7 @@ void mo_int8_kill_unused(struct mo_graph *g, mo_node_id id)
 }
 
 /* The one node that reads v and nobody else does; MO_NONE. */
-static mo_node_id sole_reader(const struct mo_graph *g, mo_value_id v)
+mo_node_id mo_int8_sole_reader(const struct mo_graph *g, mo_value_id v)
 {
     if (g->values[v].n_uses != 1 || g->values[v].is_output)
         return MO_NONE;
@@ -138,29 +139,41 @@ static bool limits_of(const struct mo_graph *g, const struct mo_node *n, float *
     return mo_node_is(n, "Clip") && mo_clip_limits(g, n, low, high);
 }
 
+bool mo_int8_is_limit(const struct mo_graph *g, const struct mo_node *n)
+{
+    float low, high;
+    return limits_of(g, n, &low, &high);
+}
+
+void mo_int8_take_limit(const struct mo_graph *g, const struct mo_node *n, struct mo_int8_end *e)
+{
+    float low, high;
+    if (!limits_of(g, n, &low, &high))
+        return;
+    int32_t from = quantized(&e->y, low), to = quantized(&e->y, high);
+    e->low = MO_MIN(MO_MAX(e->low, from), to);
+    e->high = MO_MIN(MO_MAX(e->high, from), to);
+}
+
 bool mo_int8_find_end(const struct mo_graph *g, mo_value_id v, struct mo_int8_end *e)
 {
-    float low[MO_INT8_CHAIN], high[MO_INT8_CHAIN];
     e->n_nodes = 0;
     for (;;) {
-        mo_node_id reader = sole_reader(g, v);
+        mo_node_id reader = mo_int8_sole_reader(g, v);
         if (reader == MO_NONE || e->n_nodes == MO_INT8_CHAIN)
             return false;
         e->nodes[e->n_nodes++] = reader;
         const struct mo_node *n = &g->nodes[reader];
         if (mo_int8_is_quantizer(g, n, &e->y))
             break;
-        if (!limits_of(g, n, &low[e->n_nodes - 1], &high[e->n_nodes - 1]))
+        if (!mo_int8_is_limit(g, n))
             return false;
         v = n->out[0];
     }
     e->low = lowest(e->y.type);
     e->high = e->low + 255;
-    for (int i = 0; i < e->n_nodes - 1; i++) {
-        int32_t from = quantized(&e->y, low[i]), to = quantized(&e->y, high[i]);
-        e->low = MO_MIN(MO_MAX(e->low, from), to);
-        e->high = MO_MIN(MO_MAX(e->high, from), to);
-    }
+    for (int i = 0; i < e->n_nodes - 1; i++)
+        mo_int8_take_limit(g, &g->nodes[e->nodes[i]], e);
     return true;
 }
 
@@ -548,7 +561,7 @@ enum mopt_status mo_int8_base(struct mopt_ctx *ctx, struct mo_graph *g)
 {
     struct mo_int8 l = { ctx, g };
     static enum mopt_status (*const steps[])(struct mo_int8 *, mo_node_id) = {
-        lower_product, lower_qlinear, lower_binary, lower_average, lower_move, lower_concat, mo_int8_function,
+        lower_product, lower_qlinear, lower_binary, lower_average, lower_move, lower_concat, mo_int8_first, mo_int8_function,
     };
     if (!has_bytes(g))
         return MOPT_OK;

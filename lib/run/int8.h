@@ -13,6 +13,7 @@
 #define MO_INT8_FACTOR "factor"         /* float; see struct mo_qbinary, qpool */
 #define MO_INT8_B_FACTOR "b_factor"
 #define MO_INT8_F "f"                   /* int: enum mo_binary */
+#define MO_INT8_POOL "pool"             /* ints: height and width of a max pool, then its steps */
 #define MO_INT8_GLOBAL "global"         /* int 1: the window is the picture */
 
 #endif

@@ -40,12 +40,19 @@ struct mo_node *mo_int8_producer(const struct mo_graph *g, mo_value_id v);
 void mo_int8_kill(struct mo_graph *g, mo_node_id id);
 /* Node id, and what only it needed. */
 void mo_int8_kill_unused(struct mo_graph *g, mo_node_id id);
+mo_node_id mo_int8_sole_reader(const struct mo_graph *g, mo_value_id v);
 bool mo_int8_find_end(const struct mo_graph *g, mo_value_id v, struct mo_int8_end *e);
+/* Is n a Relu or a Clip by numbers? */
+bool mo_int8_is_limit(const struct mo_graph *g, const struct mo_node *n);
+/* Narrows what e gives to what it would be with that limit in front. */
+void mo_int8_take_limit(const struct mo_graph *g, const struct mo_node *n, struct mo_int8_end *e);
 void mo_int8_kill_end(struct mo_graph *g, const struct mo_int8_end *e);
 bool mo_int8_set_result(struct mo_int8 *l, mo_node_id id, const struct mo_int8_end *e);
 
 /* y = Q(DQ(x)) by a table, y and x of other scales (int8_function.c). */
 enum mopt_status mo_int8_add_rescale(struct mo_int8 *l, const struct mo_bytes *x, mo_node_id dq, mo_node_id q, mo_value_id y);
+/* A Conv of few channels in float, a MaxPool and a Q behind it (int8_first.c). */
+enum mopt_status mo_int8_first(struct mo_int8 *l, mo_node_id id);
 /* A Q whose input is computed from one tensor of bytes, element by element. */
 enum mopt_status mo_int8_function(struct mo_int8 *l, mo_node_id id);
 

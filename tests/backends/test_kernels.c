@@ -311,6 +311,48 @@ static void case_quantize(struct bench *b)
     result_bytes(b, y, n);
 }
 
+/* Whole numbers, so that sums in any order are the same. */
+static void case_qfirst(struct bench *b)
+{
+    struct mo_qfirst_desc d = { .conv = { .n_spatial = 2, .batch = pick(b, 1, 3), .groups = 1, .in_channels = pick(b, 1, 4),
+                                          .out_channels = pick(b, 1, 70) },
+                                .scale = 4, .y_zero = (int32_t)pick(b, 0, 100), .y_low = (int32_t)pick(b, 0, 20), .y_high = 240 };
+    struct mo_conv_desc *c = &d.conv;
+    for (int i = 0; i < 3; i++)
+        c->in[i] = c->out[i] = c->kernel[i] = c->stride[i] = c->dilation[i] = 1;
+    for (int i = 0; i < 2; i++) {
+        c->kernel[i] = pick(b, 1, 5);
+        c->stride[i] = pick(b, 1, 2);
+        c->dilation[i] = pick(b, 1, 2);
+        c->pad_begin[i] = pick(b, 0, c->kernel[i] - 1);
+        d.pool[i] = pick(b, 1, 3);
+        d.pool_stride[i] = d.pool[i] + pick(b, 0, 1);
+        d.pooled[i] = pick(b, 1, 9);
+        c->out[i] = (d.pooled[i] - 1) * d.pool_stride[i] + d.pool[i];
+        c->in[i] = (c->out[i] - 1) * c->stride[i] + (c->kernel[i] - 1) * c->dilation[i] + 1 - c->pad_begin[i];
+        if (c->in[i] < 1) {
+            c->pad_begin[i] = 0;
+            c->in[i] = (c->out[i] - 1) * c->stride[i] + (c->kernel[i] - 1) * c->dilation[i] + 1;
+        }
+    }
+    size_t n_x = (size_t)(c->batch * c->in[0] * c->in[1] * c->in_channels);
+    size_t n_w = (size_t)(c->out_channels * c->in_channels * c->kernel[0] * c->kernel[1]);
+    size_t n_y = (size_t)(c->batch * d.pooled[0] * d.pooled[1] * c->out_channels);
+    float *x = mo_mem_new(n_x, sizeof *x), *w = mo_mem_new(n_w, sizeof *w), *bias = mo_mem_new((size_t)c->out_channels, sizeof *bias);
+    for (size_t i = 0; i < n_x; i++)
+        x[i] = (float)pick(b, -9, 9);
+    for (size_t i = 0; i < n_w; i++)
+        w[i] = (float)pick(b, -9, 9);
+    for (int64_t i = 0; i < c->out_channels; i++)
+        bias[i] = (float)pick(b, -99, 99);
+    const float *x_at = table(b, x, n_x * sizeof *x), *w_at = table(b, w, n_w * sizeof *w);
+    const float *bias_at = table(b, bias, (size_t)c->out_channels * sizeof *bias);
+    uint8_t *y = table(b, NULL, n_y);
+    b->be->qfirst(b->dev, &d, x_at, w_at, pick(b, 0, 2) ? bias_at : NULL, y);
+    result_bytes(b, y, n_y);
+    mo_mem_free(x), mo_mem_free(w), mo_mem_free(bias);
+}
+
 static void case_lookup(struct bench *b)
 {
     size_t n = (size_t)pick(b, 1, 40000);
@@ -715,6 +757,7 @@ static const struct { const char *name; void (*run)(struct bench *); } cases[] =
     { "conv_pack", case_conv }, { "conv (product)", case_conv_product }, { "conv (3 x 3)", case_conv_3x3 },
     { "conv (few channels)", case_conv_few }, { "conv_grad_input (3 x 3)", case_conv_3x3_grad_input },
     { "gemm (long)", case_gemm_long }, CASE(quantize), CASE(qpool), CASE(qbinary), CASE(lookup), CASE(qconv), { "qconv (more)", case_qconv },
+    CASE(qfirst),
     { "qconv (and more)", case_qconv }, CASE(cell), CASE(cell_grad),
 };
 

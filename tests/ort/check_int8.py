@@ -78,11 +78,11 @@ def steps_apart(path, output):
     return np.abs(np.load("out.npy").astype(np.float64) - peer.run([output], feeds)[0].astype(np.float64))
 
 
-def expect(what, path, products):
+def expect(what, path, products, floats=0):
     apart = steps_apart(path, "bytes")
     in_int8 = report("bench", path, "--runs", 1)["models"][0]["operators"]
     print(what, "differ", float((apart > 0).mean()), "most", apart.max(), in_int8)
-    if apart.max() > 1 or (apart > 0).mean() > 0.01 or in_int8 != {"int8": products, "float": 0}:
+    if apart.max() > 1 or (apart > 0).mean() > 0.01 or in_int8 != {"int8": products, "float": floats}:
         sys.exit(f"{what}: {apart.max()} steps apart, {in_int8}")
 
 
@@ -134,6 +134,20 @@ def elements(signed, round_):
         net.nodes.append(h.make_node(kind, [x], ["y"]))
     net.save("op.onnx", "y")
     expect(f"{kind} {shape}", "op.onnx", 0)
+
+
+def first(signed, round_):
+    """A convolution in float, a pool behind it, then bytes: one kernel."""
+    net, c, o, k = Net(signed), int(rng.integers(1, 5)), int(rng.integers(1, 70)), int(rng.integers(1, 6))
+    net.inputs.append(h.make_tensor_value_info("x", T.FLOAT, [2, c, 20, 23]))
+    w = net.const("w", (rng.standard_normal([o, c, k, k]) / k).astype(np.float32))
+    bias = net.const("b", rng.standard_normal(o).astype(np.float32))
+    net.nodes.append(h.make_node("Conv", ["x", w, bias], ["c"], pads=[k // 2] * 4))
+    if round_ % 2:
+        net.nodes.append(h.make_node("Relu", ["c"], ["r"]))
+    net.nodes.append(h.make_node("MaxPool", ["r" if round_ % 2 else "c"], ["y"], kernel_shape=[2, 3], strides=[2, 3]))
+    net.save("op.onnx", "y")
+    expect(f"first layer {c} to {o}, {k}x{k}", "op.onnx", 0, floats=1)
 
 
 def functions(signed, round_):
@@ -197,6 +211,7 @@ for signed in (False, True):
         elements(signed, i)
     for i in range(4):
         functions(signed, i)
+        first(signed, i)
 
 
 class Reader(CalibrationDataReader):
