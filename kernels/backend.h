@@ -127,6 +127,24 @@ struct mo_linear_attention_desc {
     float scale;
 };
 
+/* Attention, head by head: query head h looks at head h / (heads / kv_heads) of k and v. Element i of a row of a head of
+ * an image lies at image * step.image + head * step.head + row * step.row + i. Scores and what becomes of them:
+ *     s = scale q k;   s = softcap tanh(s / softcap), where softcap is not 0;   s += mask
+ * Query i sees key j where -behind <= j - i <= ahead and where allowed is not 0. of_allowed, of_mask: strides of the
+ * masks over batch, heads, queries and keys; 0 repeats. */
+struct mo_heads_step { int64_t image, head, row; };
+struct mo_attention_desc {
+    int64_t batch, heads, kv_heads, queries, keys, size, value_size;       /* sizes: MO_ATTENTION_SIZE at most */
+    struct mo_heads_step q, k, v, y;
+    float scale, softcap;
+    int64_t ahead, behind;
+    float empty;                                            /* what a query gets that sees nothing */
+    int64_t of_allowed[4], of_mask[4];
+};
+#define MO_ATTENTION_SIZE 512
+/* For ahead and behind: no limit. */
+#define MO_ATTENTION_FAR ((int64_t)1 << 60)
+
 /* One step of a recurrent cell over batch x hidden. Gates lie side by side in a row, in ONNX's order: GRU z r n, LSTM
  * i o f n. The GRU that multiplies before its product with r takes two parts, the product between them. */
 enum mo_cell_kind { MO_CELL_PLAIN, MO_CELL_GRU, MO_CELL_GRU_RESET, MO_CELL_GRU_REST, MO_CELL_LSTM };
@@ -179,6 +197,7 @@ struct mo_backend {
     void (*download)(struct mo_device *, void *host, const void *from, size_t bytes);
     int (*sync)(struct mo_device *, char *why, size_t why_bytes);           /* 0, or the first error since the last */
     bool is_host;                                                           /* memory can be read by the CPU as it is */
+    bool fuses_attention;                                   /* the kernel attention is faster than products and softmax */
     /* What the kernels *_bf16 are given and give from here on, prepared convolutions included: 16 bfloat16 (as opened) or
      * 10 float16, ONNX's numbers, which also stand for it among their types. NULL: bfloat16 only. */
     void (*use_half)(struct mo_device *, int dtype);

@@ -198,7 +198,8 @@ static int cpu_sync(struct mo_device *dev, char *why, size_t why_bytes)
 
 #define HOST_MEMBERS                                                                                       \
     .close = cpu_close, .describe = cpu_describe, .alloc = cpu_alloc, .free = cpu_free,                    \
-    .upload = cpu_copy_in, .download = cpu_copy_out, .sync = cpu_sync, .is_host = true
+    .upload = cpu_copy_in, .download = cpu_copy_out, .sync = cpu_sync, .is_host = true,           \
+    .fuses_attention = true
 
 const struct mo_backend mo_backend_reference = {
     .name = "reference", .open = reference_open, HOST_MEMBERS,
@@ -222,6 +223,7 @@ const struct mo_backend mo_backend_cpu = {
     .quantize = mo_cpu_quantize, .lookup = mo_cpu_lookup, .qfirst = mo_cpu_qfirst,
     .conv_pack = mo_cpu_conv_pack, .conv = mo_cpu_conv, .conv_grad_input = mo_cpu_conv_grad_input,
     .conv_grad_weight = mo_cpu_conv_grad_weight, .gemm = mo_cpu_gemm, .gemm_batched = mo_cpu_gemm_batched,
+    .attention = mo_cpu_attention, .attention_grad = mo_cpu_attention_grad,
     .unary = mo_cpu_unary, .unary_grad = mo_cpu_unary_grad, .softmax = mo_cpu_softmax,
     .softmax_grad = mo_cpu_softmax_grad, .layernorm = mo_cpu_layernorm, .layernorm_grad = mo_cpu_layernorm_grad,
     .dropout = mo_cpu_dropout, .dropout_grad = mo_cpu_dropout_grad, .gemm_csr = mo_cpu_gemm_csr,

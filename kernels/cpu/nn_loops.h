@@ -12,6 +12,7 @@
 #include "kernels/cpu/nn_unary.h"
 #include "kernels/cpu/nn_rows.h"
 #include "kernels/cpu/nn_misc.h"
+#include "kernels/cpu/nn_attention.h"
 #include "kernels/cpu/nn_cell.h"
 
 #define NN_LOOPS                                                                        \
@@ -22,5 +23,8 @@
         .layernorm_columns = NN(layernorm_columns), .dropout = NN(dropout_range),       \
         .dropout_grad = NN(dropout_grad_range), .gemm_csr = NN(gemm_csr_range),         \
         .gemm_csr_grad = NN(gemm_csr_grad_range),                                       \
+        .attention_mask = NN(attention_mask), .attention_exp = NN(attention_exp),       \
+        .attention_slope = NN(attention_slope), .attention_scale = NN(attention_scale), \
+        .attention_dots = NN(attention_dots),                                           \
         .cell = NN(cell_range), .cell_grad = NN(cell_grad_range),                       \
     }

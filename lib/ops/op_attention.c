@@ -160,9 +160,22 @@ static void fill_heads(const struct attention *p, bool is_kv_flat, struct heads 
             }
 }
 
+/* One kernel for all of it, the scores not in memory. It takes one mask of each kind. */
+static bool is_fused(const struct mo_run *r, const struct mo_node *n)
+{
+    const struct attention *p = n->params;
+    const struct mo_value *mask = mo_in(r->graph, n, MASK);
+    bool has_bytes = mask && mask->dtype == MO_BOOL;
+    return r->be->fuses_attention && !mo_out(r->graph, n, SCORES) && p->size <= MO_ATTENTION_SIZE &&
+           p->value_size <= MO_ATTENTION_SIZE && !(has_bytes && mo_in(r->graph, n, KV_LENGTHS)) &&
+           !mo_run_wants_grad(r, n, MASK);
+}
+
 static bool has_table(const struct mo_run *r, const struct mo_node *n)
 {
     const struct attention *p = n->params;
+    if (is_fused(r, n))         /* the rest are two numbers for the kernel */
+        return mo_in(r->graph, n, KV_LENGTHS) != NULL;
     return p->is_causal || p->left >= 0 || p->right >= 0 || mo_in(r->graph, n, KV_LENGTHS);
 }
 
@@ -306,11 +319,12 @@ static size_t deal(const struct mo_run *r, const struct mo_node *n, char *base, 
 {
     const struct attention *p = n->params;
     size_t kv = (size_t)(p->batch * p->kv_heads * p->keys), at = 0;
+    size_t n_scores = is_fused(r, n) ? 0 : scores_elems(p);
     size_t sizes[6] = {
-        r->options.train ? 0 : scores_elems(p) * sizeof(float),
+        r->options.train ? 0 : n_scores * sizeof(float),
         has_past(r, n) && !mo_out(r->graph, n, PRESENT_K) ? kv * (size_t)p->size * sizeof(float) : 0,
         has_past(r, n) && !mo_out(r->graph, n, PRESENT_V) ? kv * (size_t)p->value_size * sizeof(float) : 0,
-        scores_elems(p) + table_bytes(r, n),
+        n_scores + table_bytes(r, n),
         2 * sizeof(float),
         long_mask_elems(r, n) * sizeof(float),
     };
@@ -327,12 +341,16 @@ static size_t deal(const struct mo_run *r, const struct mo_node *n, char *base, 
 static size_t scratch_bytes(const struct mo_run *r, const struct mo_node *n, bool backward)
 {
     struct memory m;
-    return backward ? scores_elems(n->params) * sizeof(float) : deal(r, n, NULL, &m);
+    if (!backward || is_fused(r, n))        /* the masks are laid out again */
+        return deal(r, n, NULL, &m);
+    return scores_elems(n->params) * sizeof(float);
 }
 
 static size_t saved_bytes(const struct mo_run *r, const struct mo_node *n)
 {
     const struct attention *p = n->params;
+    if (r->options.train && is_fused(r, n))
+        return (size_t)(p->batch * p->heads * p->queries) * sizeof(float);      /* log(sum(exp)) */
     return r->options.train ? scores_elems(p) * sizeof(float) * (p->softcap > 0.0f ? 2 : 1) : 0;
 }
 
@@ -481,6 +499,77 @@ static enum mopt_status look(struct mo_run *r, const struct mo_node *n, const fl
     return MOPT_OK;
 }
 
+/* ---- as one kernel ------------------------------------------------------------------------ */
+
+static struct mo_heads_step step_of(bool is_flat, int64_t heads, int64_t rows, int64_t size)
+{
+    return (struct mo_heads_step){ heads * rows * size, is_flat ? size : rows * size, is_flat ? heads * size : size };
+}
+
+/* What the kernel is to do; the masks lie in m where they had to be made. */
+static enum mopt_status describe(struct mo_run *r, const struct mo_node *n, const struct memory *m,
+                                 struct mo_attention_desc *d, const uint8_t **allowed, const float **mask)
+{
+    const struct attention *p = n->params;
+    const struct mo_value *value = mo_in(r->graph, n, MASK);
+    const struct heads *h = *mo_run_handle(r, n);
+    bool is_kv_flat = p->is_flat && !has_past(r, n), has_lengths = mo_in(r->graph, n, KV_LENGTHS) != NULL;
+    int64_t ahead = p->is_causal ? 0 : p->right;
+    *d = (struct mo_attention_desc){
+        .batch = p->batch, .heads = p->heads, .kv_heads = p->kv_heads, .queries = p->queries, .keys = p->keys,
+        .size = p->size, .value_size = p->value_size, .q = step_of(p->is_flat, p->heads, p->queries, p->size),
+        .k = step_of(is_kv_flat, p->kv_heads, p->keys, p->size),
+        .v = step_of(is_kv_flat, p->kv_heads, p->keys, p->value_size),
+        .y = step_of(p->is_flat, p->heads, p->queries, p->value_size), .scale = p->scale,
+        .softcap = p->softcap > 0.0f ? p->softcap : 0.0f,
+        .ahead = ahead >= 0 && !has_lengths ? ahead + p->past : MO_ATTENTION_FAR,
+        .behind = p->left >= 0 && !has_lengths ? p->left - p->past : MO_ATTENTION_FAR,
+    };
+    *allowed = NULL;
+    *mask = NULL;
+    if (has_lengths) {
+        MO_TRY(fill_table(r, n, h->allowed));
+        r->be->upload(r->dev, m->bytes, h->allowed, table_bytes(r, n));
+        *allowed = m->bytes;
+        d->of_allowed[0] = table_batch(r, n) > 1 ? p->queries * p->keys : 0;
+        d->of_allowed[2] = p->keys;
+        d->of_allowed[3] = 1;
+    }
+    if (!value)
+        return MOPT_OK;
+    struct mo_shape shape = value->shape;
+    const void *given = short_width(r, n) ? lengthen(r, n, &shape, m->mask) : mo_run_in(r, n, MASK);
+    mask_strides(&shape, value->dtype == MO_BOOL ? d->of_allowed : d->of_mask);
+    *(value->dtype == MO_BOOL ? (const void **)allowed : (const void **)mask) = given;
+    return MOPT_OK;
+}
+
+static enum mopt_status forward_fused(struct mo_run *r, const struct mo_node *n, const struct memory *m, const float *k,
+                                      const float *v)
+{
+    struct mo_attention_desc d;
+    const uint8_t *allowed;
+    const float *mask;
+    MO_TRY(describe(r, n, m, &d, &allowed, &mask));
+    r->be->attention(r->dev, &d, mo_run_in(r, n, Q), k, v, allowed, mask, mo_run_out(r, n, Y),
+                     r->options.train ? mo_run_saved(r, n) : NULL);
+    return MOPT_OK;
+}
+
+static enum mopt_status backward_fused(struct mo_run *r, const struct mo_node *n)
+{
+    struct mo_attention_desc d;
+    struct memory m;
+    const uint8_t *allowed;
+    const float *mask;
+    deal(r, n, mo_run_scratch(r, n), &m);
+    MO_TRY(describe(r, n, &m, &d, &allowed, &mask));
+    r->be->attention_grad(r->dev, &d, mo_run_in(r, n, Q), mo_run_in(r, n, K), mo_run_in(r, n, V), allowed, mask,
+                          mo_run_out(r, n, Y), mo_run_saved(r, n), mo_run_grad_out(r, n, Y), mo_run_grad_in(r, n, Q),
+                          mo_run_grad_in(r, n, K), mo_run_grad_in(r, n, V));
+    return MOPT_OK;
+}
+
 static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
 {
     const struct attention *p = n->params;
@@ -507,6 +596,8 @@ static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
         k = present_k ? present_k : m.keys;
         v = present_v ? present_v : m.values;
     }
+    if (is_fused(r, n))
+        return forward_fused(r, n, &m, k, v);
     MO_TRY(look(r, n, k, &m));
     r->be->gemm_batched(r->dev, false, false, p->queries, p->value_size, p->keys, 1.0f, m.scores, p->keys, h->s, v,
                         h->ld_v, h->v, 0.0f, mo_run_out(r, n, Y), h->ld_y, h->y, h->n);
@@ -557,6 +648,8 @@ static enum mopt_status backward(struct mo_run *r, const struct mo_node *n)
             mo_run_zero(r, mo_run_in_elems(r, n, i), mo_run_grad_in(r, n, i));
     if (!n_elems || !p->size || !p->value_size)
         return MOPT_OK;
+    if (is_fused(r, n))
+        return backward_fused(r, n);
     if (dv)
         grad_shared(r, n, 1.0f, probability, dy, p->value_size, h->ld_y, h->y, dv, h->ld_v, h->v);
     r->be->gemm_batched(r->dev, false, true, p->queries, p->keys, p->value_size, 1.0f, dy, h->ld_y, h->y,
@@ -596,5 +689,5 @@ const struct mo_op mo_op_attention = {
     .macs = macs,
     .scratch_bytes = scratch_bytes,
     .saved_bytes = saved_bytes,
-    .backward_reads = 1u << 0 | 1u << 1 | 1u << 2,
+    .backward_reads = 1u << 0 | 1u << 1 | 1u << 2 | 1u << 3 | 1u << 6 | 1u << 16,
 };

@@ -116,6 +116,7 @@ static enum mopt_status draw_bias(struct mo_run *run, struct mo_graph *g, mo_nod
 
 enum mopt_status mo_fuse_compose(struct mo_run *run, struct mo_graph *g)
 {
+    MO_TRY(mo_fuse_attention(run, g));
     uint32_t n_nodes = g->n_nodes;
     for (mo_node_id i = 0; i < n_nodes; i++) {
         if (!g->nodes[i].is_dead && mo_node_is(&g->nodes[i], "Erf") && g->nodes[i].in[0] != MO_NONE)

@@ -129,6 +129,8 @@ MOPT_MUST_CHECK enum mopt_status mo_fuse_base(struct mopt_ctx *ctx, struct mo_gr
 MOPT_MUST_CHECK enum mopt_status mo_fuse_plan(struct mo_run *run, struct mo_graph *g);
 /* fuse_compose.c: several operators that are one. */
 MOPT_MUST_CHECK enum mopt_status mo_fuse_compose(struct mo_run *run, struct mo_graph *g);
+/* fuse_attention.c: products, scale, mask and softmax as one node. */
+MOPT_MUST_CHECK enum mopt_status mo_fuse_attention(struct mo_run *run, struct mo_graph *g);
 /* Of a Clip, from attributes or inputs, -inf and inf where there is none; false: not known before the run. */
 bool mo_clip_limits(const struct mo_graph *g, const struct mo_node *clip, float *low, float *high);
 /* bf16.c: which values of a plan are bfloat16, and the casts at the borders. */

@@ -641,6 +641,67 @@ static void case_layernorm_grad(struct bench *b)
     layernorm(b, true);
 }
 
+/* Heads within the rows, or one after the other; several query heads to one of k and v; any of the masks. */
+static void attention(struct bench *b, bool gradient)
+{
+    struct mo_attention_desc d = { .batch = pick(b, 1, 2), .kv_heads = pick(b, 1, 2), .queries = pick(b, 1, 80),
+                                   .keys = pick(b, 1, 150), .size = pick(b, 1, 40), .value_size = pick(b, 1, 40),
+                                   .scale = 0.3f, .ahead = MO_ATTENTION_FAR, .behind = MO_ATTENTION_FAR };
+    int64_t share = pick(b, 1, 2), n_q, n_k;
+    d.heads = d.kv_heads * share;
+    bool is_flat = pick(b, 0, 1);
+    struct mo_heads_step *steps[] = { &d.q, &d.k, &d.v, &d.y };
+    const int64_t heads[] = { d.heads, d.kv_heads, d.kv_heads, d.heads }, rows[] = { d.queries, d.keys, d.keys, d.queries };
+    const int64_t sizes[] = { d.size, d.size, d.value_size, d.value_size };
+    for (int i = 0; i < 4; i++)
+        *steps[i] = (struct mo_heads_step){ heads[i] * rows[i] * sizes[i], is_flat ? sizes[i] : rows[i] * sizes[i],
+                                            is_flat ? heads[i] * sizes[i] : sizes[i] };
+    if (pick(b, 0, 1))
+        d.softcap = 1.5f;
+    if (pick(b, 0, 1))
+        d.ahead = pick(b, 0, 20);
+    if (pick(b, 0, 1))
+        d.behind = pick(b, 0, 60);
+    d.of_mask[2] = d.of_allowed[0] = d.keys;
+    d.of_mask[3] = d.of_allowed[3] = 1;
+    n_q = d.batch * d.heads * d.queries;
+    n_k = d.batch * d.kv_heads * d.keys;
+    size_t all_q = (size_t)(n_q * d.size), all_k = (size_t)(n_k * d.size), all_v = (size_t)(n_k * d.value_size);
+    size_t all_y = (size_t)(n_q * d.value_size);
+    float *q = operand(b, all_q, 1, 0), *k = operand(b, all_k, 1, 0), *v = operand(b, all_v, 1, 0);
+    float *mask = operand(b, (size_t)(d.queries * d.keys), 1, 0), *y = operand(b, all_y, 0, 0), *dy = operand(b, all_y, 1, 0);
+    float *dq = operand(b, all_q, 0, 0), *dk = operand(b, all_k, 0, 0), *dv = operand(b, all_v, 0, 0);
+    float *log_sum = operand(b, (size_t)n_q, 0, 0);
+    uint8_t bytes[2 * 150];
+    for (int64_t i = 0; i < d.batch * d.keys; i++)
+        bytes[i] = pick(b, 0, 4) > 0;
+    uint8_t *allowed = table(b, bytes, (size_t)(d.batch * d.keys));
+    allowed = pick(b, 0, 1) ? allowed : NULL;
+    mask = pick(b, 0, 1) ? mask : NULL;
+    b->be->attention(b->dev, &d, q, k, v, allowed, mask, y, log_sum);
+    if (gradient) {
+        b->be->attention_grad(b->dev, &d, q, k, v, allowed, mask, y, log_sum, dy, dq, dk, dv);
+        result(b, dq, all_q);
+        result(b, dk, all_k);
+        result(b, dv, all_v);
+        return;
+    }
+    result(b, y, all_y);
+    float *kept = result(b, log_sum, (size_t)n_q);
+    for (int64_t i = 0; i < n_q; i++)
+        kept[i] = isinf(kept[i]) ? -1000 : kept[i];
+}
+
+static void case_attention(struct bench *b)
+{
+    attention(b, false);
+}
+
+static void case_attention_grad(struct bench *b)
+{
+    attention(b, true);
+}
+
 static void dropout(struct bench *b, bool gradient)
 {
     size_t n = any_n(b);
@@ -758,7 +819,7 @@ static const struct { const char *name; void (*run)(struct bench *); } cases[] =
     { "conv (few channels)", case_conv_few }, { "conv_grad_input (3 x 3)", case_conv_3x3_grad_input },
     { "gemm (long)", case_gemm_long }, CASE(quantize), CASE(qpool), CASE(qbinary), CASE(lookup), CASE(qconv), { "qconv (more)", case_qconv },
     CASE(qfirst),
-    { "qconv (and more)", case_qconv }, CASE(cell), CASE(cell_grad),
+    { "qconv (and more)", case_qconv }, CASE(cell), CASE(cell_grad), CASE(attention), CASE(attention_grad),
 };
 
 /* Slopes are taken from what an activation gives out: they agree with its difference quotient. */
