@@ -474,6 +474,57 @@ static void check_inference(struct net *t, int batch)
     mo_run_free(train);
 }
 
+static mo_value_id heads(struct net *t, mo_value_id x, const int64_t *perm)
+{
+    mo_value_id shape = mo_graph_add_const(t->g, "shape", MO_I64, &(struct mo_shape){ 1, { 4 } }, (int64_t[]){ 0, 6, 2, 4 });
+    t->last = x;
+    linear(t, 8, 8);
+    add(t, "Reshape", 2, (mo_value_id[]){ t->last, shape });
+    mo_node_set_ints(t->g, add(t, "Transpose", 1, &t->last), "perm", perm, 4);
+    return t->last;
+}
+
+/* Two heads as exporters write them; the mask, if any, hides what comes later. */
+static void attention(struct net *t, bool is_masked)
+{
+    net_open(t, 2, 3, 0, 6, 8);
+    mo_value_id x = t->last, q = heads(t, x, (int64_t[]){ 0, 2, 1, 3 }), k = heads(t, x, (int64_t[]){ 0, 2, 3, 1 });
+    number(t, "Mul", k, 0.8f);
+    k = t->last;
+    mo_value_id v = heads(t, x, (int64_t[]){ 0, 2, 1, 3 });
+    add(t, "MatMul", 2, (mo_value_id[]){ q, k });
+    number(t, "Div", t->last, 1.5f);
+    if (is_masked) {
+        mo_value_id mask = constant(t, "mask", 0, 0, 2, 6, 6);
+        for (int i = 0; i < 36; i++)
+            ((float *)t->g->values[mask].data)[i] = i % 6 > i / 6 ? -INFINITY : 0.1f * (float)(i % 5);
+        add(t, "Add", 2, (mo_value_id[]){ t->last, mask });
+    }
+    mo_node_set_int(t->g, add(t, "Softmax", 1, &t->last), "axis", -1);
+    add(t, "MatMul", 2, (mo_value_id[]){ t->last, v });
+    mo_node_set_ints(t->g, add(t, "Transpose", 1, &t->last), "perm", (int64_t[]){ 0, 2, 1, 3 }, 4);
+    add1(t, "Flatten");
+    gemm(t, 48, 5);
+    finish(t);
+}
+
+START_TEST(attention_is_one_kernel)
+{
+    for (int is_masked = 0; is_masked < 2; is_masked++) {
+        struct net t;
+        attention(&t, is_masked);
+        struct mo_run *run = start(&t, NULL, 3);
+        ck_assert_uint_eq(count_nodes(run->graph, "Attention"), run->be->fuses_attention);
+        ck_assert_uint_eq(count_nodes(run->graph, "Softmax"), !run->be->fuses_attention);
+        mo_run_free(run);
+        check_inference(&t, 3);
+        if (!is_masked)         /* a constant mask is a parameter like others, which only the plain operators teach */
+            check_gradients(&t, 4);
+        net_close(&t);
+    }
+}
+END_TEST
+
 START_TEST(inference_agrees_with_plain_c)
 {
     struct net t;
@@ -595,6 +646,7 @@ Suite *suite_run(void)
     tcase_add_test(c, bf16_inference);
     tcase_add_test(c, threads_do_not_change_bits);
     tcase_add_test(c, inference_agrees_with_plain_c);
+    tcase_add_test(c, attention_is_one_kernel);
     tcase_add_test(c, batches_of_other_sizes_share_one_run);
     tcase_add_loop_test(c, sparse_input, 0, 2);
     tcase_add_test(c, unknown_operators_are_named);
