@@ -1,6 +1,8 @@
 /* blob.c - files as bytes. */
 #include "formats/blob.h"
 
+#include "formats/file.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -56,14 +58,14 @@ bool mo_blob_is_gzip(const struct mo_blob *blob)
     return blob->n_bytes >= 2 && blob->bytes[0] == 0x1f && blob->bytes[1] == 0x8b;
 }
 
-/* zlib counts in 32 bits, so both sides are handed over in pieces. */
+/* zlib counts in 32 bits, so both sides are handed over in pieces; those of the input are small enough to forget soon. */
 static void feed(z_stream *z, const uint8_t *in, size_t n_in, uint8_t *out, size_t n_out)
 {
-    const size_t piece = 1u << 30;
+    const size_t piece = 1u << 30, in_piece = 1u << 20;
     if (!z->avail_in) {
         size_t at = z->next_in ? (size_t)(z->next_in - in) : 0;
         z->next_in = (Bytef *)(uintptr_t)(in + at);
-        z->avail_in = (uInt)MO_MIN(n_in - at, piece);
+        z->avail_in = (uInt)MO_MIN(n_in - at, in_piece);
     }
     if (!z->avail_out) {
         size_t at = z->next_out ? (size_t)(z->next_out - out) : 0;
@@ -72,7 +74,7 @@ static void feed(z_stream *z, const uint8_t *in, size_t n_in, uint8_t *out, size
     }
 }
 
-bool mo_gunzip(const void *bytes, size_t n_bytes, void *out, size_t max_bytes, size_t *n_out, bool *is_more)
+bool mo_gunzip(const struct mo_blob *blob, void *out, size_t max_bytes, size_t *n_out, bool *is_more)
 {
     z_stream z = {0};
     uint8_t spare;
@@ -81,10 +83,14 @@ bool mo_gunzip(const void *bytes, size_t n_bytes, void *out, size_t max_bytes, s
     if (inflateInit2(&z, GZIP_WINDOW) != Z_OK)
         return false;
     int code = Z_OK;
-    const uint8_t *end = (const uint8_t *)bytes + n_bytes;
+    const uint8_t *end = blob->bytes + blob->n_bytes, *kept = blob->bytes;
     bool spilled = false;
     while (code == Z_OK) {
-        feed(&z, bytes, n_bytes, out, max_bytes);
+        if (!z.avail_in && z.next_in) {
+            mo_file_forget(blob->mapping, blob->n_bytes, kept, (size_t)(z.next_in - kept));
+            kept = z.next_in;
+        }
+        feed(&z, blob->bytes, blob->n_bytes, out, max_bytes);
         if (!z.avail_out) { /* the buffer is full: does anything come after it? */
             z.next_out = &spare;
             z.avail_out = 1;

@@ -16,9 +16,9 @@ MOPT_MUST_CHECK enum mopt_status mo_blob_open(struct mopt_ctx *ctx, const char *
 void mo_blob_close(struct mo_blob *blob);
 
 bool mo_blob_is_gzip(const struct mo_blob *blob);
-/* Inflates at most max_bytes of a gzip file (all members) into out, which the caller has. *n_out: how many came.
- * *is_more: the stream does not end there. False: the stream is broken. */
-bool mo_gunzip(const void *bytes, size_t n_bytes, void *out, size_t max_bytes, size_t *n_out, bool *is_more);
+/* Inflates at most max_bytes of a gzip file (all members) into out, which the caller has; what has been read of the file
+ * leaves memory. *n_out: how many came. *is_more: the stream does not end there. False: the stream is broken. */
+bool mo_gunzip(const struct mo_blob *blob, void *out, size_t max_bytes, size_t *n_out, bool *is_more);
 /* A raw deflate stream (a zip member) of exactly n_out bytes. */
 bool mo_inflate_raw(const void *bytes, size_t n_bytes, void *out, size_t n_out);
 

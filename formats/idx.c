@@ -53,7 +53,7 @@ static enum mopt_status inflate_blob(struct mopt_ctx *ctx, const char *path, str
     size_t n_head, n_got;
     bool is_more;
     struct idx_array array;
-    if (!mo_gunzip(blob->bytes, blob->n_bytes, head, sizeof head, &n_head, &is_more))
+    if (!mo_gunzip(blob, head, sizeof head, &n_head, &is_more))
         return mo_fail(ctx, MOPT_DATA, "%s: the gzip stream is broken", path);
     MO_TRY(parse_header(ctx, path, head, n_head, &array));
     size_t wanted = array.header_bytes + array.n_elems;
@@ -63,7 +63,7 @@ static enum mopt_status inflate_blob(struct mopt_ctx *ctx, const char *path, str
     uint8_t *heap = mo_mem_new(wanted, 1);
     if (!heap)
         return mo_no_memory(ctx, wanted, path);
-    bool ok = mo_gunzip(blob->bytes, blob->n_bytes, heap, wanted, &n_got, &is_more);
+    bool ok = mo_gunzip(blob, heap, wanted, &n_got, &is_more);
     mo_blob_close(blob);
     *blob = (struct mo_blob){.bytes = heap, .n_bytes = n_got, .heap = heap};
     if (!ok)

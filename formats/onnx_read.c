@@ -125,6 +125,7 @@ static enum mopt_status read_into(struct mo_onnx_in *in, struct mopt_model **mod
     m->is_external = in->externals;
     m->file_bytes = in->n_bytes + in->external_bytes;
     m->file_hash = in->n_bytes <= HASHED_BYTES ? mo_xxh64(in->bytes, in->n_bytes) : 0;
+    mo_onnx_forget(m, m->mapping, m->mapping_bytes);    /* what was copied is not read again, the rest comes back by itself */
     if (status)
         mopt_model_free(m);
     else

@@ -197,6 +197,7 @@ struct mo_backend {
     void (*download)(struct mo_device *, void *host, const void *from, size_t bytes);
     int (*sync)(struct mo_device *, char *why, size_t why_bytes);           /* 0, or the first error since the last */
     bool is_host;                                                           /* memory can be read by the CPU as it is */
+    size_t scratch_bytes;                                   /* of the host's memory, that an open device keeps for its kernels */
     bool fuses_attention;                                   /* the kernel attention is faster than products and softmax */
     /* What the kernels *_bf16 are given and give from here on, prepared convolutions included: 16 bfloat16 (as opened) or
      * 10 float16, ONNX's numbers, which also stand for it among their types. NULL: bfloat16 only. */

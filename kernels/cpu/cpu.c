@@ -199,7 +199,7 @@ static int cpu_sync(struct mo_device *dev, char *why, size_t why_bytes)
 #define HOST_MEMBERS                                                                                       \
     .close = cpu_close, .describe = cpu_describe, .alloc = cpu_alloc, .free = cpu_free,                    \
     .upload = cpu_copy_in, .download = cpu_copy_out, .sync = cpu_sync, .is_host = true,           \
-    .fuses_attention = true
+    .scratch_bytes = MO_WORKSPACE_BYTES, .fuses_attention = true
 
 const struct mo_backend mo_backend_reference = {
     .name = "reference", .open = reference_open, HOST_MEMBERS,

@@ -11,8 +11,13 @@
 
 /* Bytes of all constants, subgraphs included. */
 uint64_t mo_graph_constant_bytes(const struct mo_graph *g);
-/* Constants that do not lie as their type wants are copied to where they do. Before any step that reads weights. */
-MOPT_MUST_CHECK enum mopt_status mo_graph_align(struct mopt_ctx *ctx, struct mo_graph *g);
+/* Of these, what memory of our own holds: the others lie in a mapped file. */
+uint64_t mo_graph_heap_bytes(const struct mo_graph *g);
+/* Constants of the model's graph, or of one below it, that do not lie as their type wants are copied to where they do; the
+ * file's pages are given back. Before any step that reads weights. */
+MOPT_MUST_CHECK enum mopt_status mo_graph_align(struct mopt_ctx *ctx, const struct mopt_model *model, struct mo_graph *g);
+/* The elements of a constant have been read and are not needed soon: pages of the model's file leave the process. */
+void mo_constant_forget(const struct mopt_ctx *ctx, const struct mopt_model *model, const struct mo_value *v);
 /* mo_count without reading constants: nonzero is MO_UNKNOWN. */
 MOPT_MUST_CHECK enum mopt_status mo_count_unread(struct mopt_ctx *ctx, const struct mo_graph *g,
                                                  struct mo_counts *counts);

@@ -335,7 +335,7 @@ static enum mopt_status open_beside(struct mo_job *job, const struct mopt_recipe
     } else if (s->teacher)
         MO_TRY(ctx->io->read_model(ctx, s->teacher, &job->teacher));
     if (job->teacher)
-        MO_TRY(mo_graph_align(ctx, &job->teacher->graph));
+        MO_TRY(mo_graph_align(ctx, job->teacher, &job->teacher->graph));
     bool wants = all_flags(recipe) & (MO_PASS_DATA | MO_PASS_NEEDS_DATA);
     struct mo_data_settings data = s->data;
     data.strict = s->strict;
@@ -377,9 +377,9 @@ static enum mopt_status align_models(struct mo_job *job, const struct mopt_recip
         reads |= strcmp(recipe->steps[i].pass->name, "inspect") != 0;
     if (!reads)
         return MOPT_OK;
-    MO_TRY(mo_graph_align(job->ctx, &job->model->graph));
+    MO_TRY(mo_graph_align(job->ctx, job->model, &job->model->graph));
     for (size_t i = 0; i < job->n_others; i++)
-        MO_TRY(mo_graph_align(job->ctx, &job->others[i]->graph));
+        MO_TRY(mo_graph_align(job->ctx, job->others[i], &job->others[i]->graph));
     return MOPT_OK;
 }
 

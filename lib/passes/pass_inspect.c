@@ -223,7 +223,7 @@ static enum mopt_status inspect(struct mo_job *job, struct mo_graph *g)
 {
     const struct inspect_options *o = job->options;
     if (reads_weights(job))
-        MO_TRY(mo_graph_align(job->ctx, &job->model->graph));
+        MO_TRY(mo_graph_align(job->ctx, job->model, &job->model->graph));
     MO_TRY(mo_graph_copy(job->ctx, g, &job->model->graph, false));
     report_file(job->model, job->report);
     report_preparation(job, job->report);

@@ -139,8 +139,6 @@ void mo_quant_blocks_free(struct mo_quant_blocks *b);
 /* An initializer whose data is `heap` (mo_mem_new), which is freed where that fails. */
 mo_value_id mo_quant_add_const(struct mo_graph *g, const char *name, enum mo_dtype dtype, const struct mo_shape *shape,
                                void *heap);
-/* The elements of a constant of the model's file have been read and are not needed soon. */
-void mo_quant_forget(const struct mo_job *job, const struct mo_value *v);
 /* bias / (scale_x * scale_w[c]) rounded to int32. Heap memory. */
 MOPT_MUST_CHECK enum mopt_status mo_quant_bias(struct mopt_ctx *ctx, const struct mo_value *b, float scale_x,
                                                const float *scale_w, int64_t n_scales, int32_t **q, float **scale);

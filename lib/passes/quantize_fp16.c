@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "lib/base/spill.h"
+#include "lib/graph/large.h"
 #include "lib/passes/quantize.h"
 
 enum { BLOCK_ELEMS = 1 << 16 };
@@ -172,7 +173,7 @@ static enum mopt_status half_constant(struct fp16 *f, mo_value_id v)
         return mo_no_memory(f->job->ctx, (uint64_t)n * 2, "a constant");
     for (int64_t from = 0; from < n; from += BLOCK_ELEMS)
         n_clipped += to_half(x + from, h + from, MO_MIN(n - from, (int64_t)BLOCK_ELEMS), &f->n_flushed);
-    mo_quant_forget(f->job, &g->values[v]);
+    mo_constant_forget(f->job->ctx, f->job->model, &g->values[v]);
     f->n_clipped += n_clipped;
     if (n_clipped)
         mo_warn(f->job->ctx, "quantize", "'%s': %llu of %lld values are beyond +-65504 and were clipped",

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "lib/base/spill.h"
+#include "lib/graph/large.h"
 #include "lib/passes/quantize.h"
 
 struct job {
@@ -131,7 +132,7 @@ static enum mopt_status take(struct job *j, mo_node_id i, uint32_t k, int axis)
     const struct mo_value *w = mo_in(j->g, &j->g->nodes[i], k);
     const char *name = mo_quant_name(j->g, &j->g->nodes[i]), *form = axis == MO_UNKNOWN ? "int8 per tensor" : "int8 per channel";
     enum mopt_status status = j->block ? to_int4(j, w, axis, &s) : to_int8(j, w, axis, &s);
-    mo_quant_forget(j->job, w);
+    mo_constant_forget(j->job->ctx, j->job->model, w);
     if (!status)
         status = store(j, j->g->nodes[i].in[k], &s);
     mo_mem_free(s.codes);

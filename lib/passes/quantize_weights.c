@@ -5,7 +5,6 @@
  *
  * The bias may not come near the end of int32, since the products are added to it: where |b| / (scale_x scale[c])
  * exceeds 2^30 the channel's weight scale is raised instead (a channel of nearly dead weights with a large bias). */
-#include "lib/base/io.h"
 #include "lib/base/spill.h"
 #include "lib/graph/private.h"
 #include "lib/passes/quantize.h"
@@ -173,14 +172,6 @@ mo_value_id mo_quant_add_const(struct mo_graph *g, const char *name, enum mo_dty
     }
     mo_value_set_data(g, id, dtype, shape, heap);
     return id;
-}
-
-void mo_quant_forget(const struct mo_job *job, const struct mo_value *v)
-{
-    if (v->owner == MO_DATA_HEAP)
-        mo_mem_forget(v->data);
-    else if (job->ctx->io && job->ctx->io->forget)
-        job->ctx->io->forget(job->model, v->data, mo_value_bytes(v));
 }
 
 void mo_quant_weight_free(struct mo_quant_weight *w)

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "lib/graph/large.h"
 #include "lib/passes/train_private.h"
 
 #define AT(field) offsetof(struct mo_train_settings, field)
@@ -333,6 +334,13 @@ static bool is_fresh(const struct mo_trainer *t)
     return t->s.init == 1 || (!t->hooks.trained && trained && !strcmp(trained, "0"));
 }
 
+/* The run has its own copy of the weights: those of the file need not stay in memory until they are replaced. */
+static void forget_weights(const struct mo_trainer *t)
+{
+    for (uint32_t i = 0; i < t->run->n_params; i++)
+        mo_constant_forget(t->ctx, t->model, &t->model->graph.values[t->run->params[i].source]);
+}
+
 static enum mopt_status set_up(struct mo_trainer *t)
 {
     const char *activation = NULL;
@@ -343,6 +351,7 @@ static enum mopt_status set_up(struct mo_trainer *t)
     if (t->s.init == 1)
         MO_TRY(mo_init_params(t->ctx, t->model, (uint64_t)t->job->settings->seed));
     MO_TRY(open_run(t, &activation));
+    forget_weights(t);
     MO_TRY(settle_batch(t, &width));
     MO_TRY(settle_loss(t, width, activation));
     MO_TRY(count_steps(t));
@@ -373,11 +382,12 @@ static enum mopt_status report_memory(struct mo_trainer *t)
     for (int i = 0; i < n_buffers; i++)
         n += n_elems[i];
     const struct { const char *name; size_t bytes; } parts[] = {
+        {"model", (size_t)mo_graph_heap_bytes(&t->model->graph)},
         {"block", mo_trainer_block_bytes(t)}, {"weights", t->run->n_weights * sizeof(float)},
         {"gradients", t->run->n_trained * sizeof(float)}, {"optimizer", n * sizeof(float)},
         {"best", t->best ? t->run->n_weights * sizeof(float) : 0},
         {"data", mo_dataset_bytes(t->job->dataset)}, {"batches", mo_loader_bytes(t->loader)},
-        {"beside", t->hooks.held_bytes}};
+        {"scratch", t->run->be->scratch_bytes}, {"beside", t->hooks.held_bytes}};
     struct mopt_report *r = mo_report_object(t->job->report, "memory_bytes");
     for (size_t i = 0; i < MO_COUNT(parts); i++) {
         mo_report_set_int(r, parts[i].name, (int64_t)parts[i].bytes);
@@ -387,7 +397,7 @@ static enum mopt_status report_memory(struct mo_trainer *t)
     if (t->ctx->max_memory_bytes && planned > t->ctx->max_memory_bytes)
         return mo_fail(t->ctx, MOPT_LIMIT,
                        "training takes %zu bytes (%zu for a batch of %zu, %zu of data), more than the %llu that "
-                       "--max-memory allows: try a smaller --batch", planned, parts[0].bytes, t->batch, parts[5].bytes,
+                       "--max-memory allows: try a smaller --batch", planned, parts[1].bytes, t->batch, parts[6].bytes,
                        (unsigned long long)t->ctx->max_memory_bytes);
     return MOPT_OK;
 }
@@ -490,6 +500,8 @@ static enum mopt_status store(struct mo_trainer *t)
         mo_optim_swap_ema(t->optim);
     if (t->hooks.after_step) /* masks hold for averages and earlier weights too */
         MO_TRY(t->hooks.after_step(t->hooks.user, run, t->n_steps ? t->n_steps - 1 : 0, t->n_steps));
+    mo_mem_free(t->best);   /* room for the model's own copy */
+    t->best = NULL;
     MO_TRY(mo_run_store(run, &t->model->graph));
     char smoothing[32];
     snprintf(smoothing, sizeof smoothing, "%g", t->s.label_smoothing);

@@ -220,10 +220,21 @@ def section_quantize():
         line(f"... QAT over static", 0.0, qat_gain, "points")
 
 
+def section_memory():
+    ratios = []
+    for net in ("lenet5", "cnn", "lenet300"):
+        report = f"{OUT}/memory.json"
+        mopt("train", fresh(net, 1), "--data", DATA, "--epochs", 0.1, "--no-evaluate", "--measure", 0, "--threads", 2, "-o",
+             f"{OUT}/memory.onnx", "-f", "--report", report)
+        with open(report) as f:
+            ratios.append(json.load(f)["memory_bytes"]["peak_over_planned"])
+    line("peak memory of training over what is planned, worst of LeNet-5, CNN, LeNet-300-100", 1.2, [max(ratios)], "x", at_least=False)
+
+
 def section_cifar():
     start, out = path("cifar20.fresh", 1), path("cifar20", 1)
     mopt("create", "resnet20", "--input", "3x32x32", "--classes", 10, "--seed", 1, "-o", start, "-f")
-    _, seconds = mopt("train", start, "--data", "imagefolder:" + CIFAR, "--transform", "pad-crop=4,hflip", "--epochs", 30, "--seed", 1,
+    _, seconds = mopt("train", start, "--data", "imagefolder:" + CIFAR, "--batch", 64, "--transform", "pad-crop=4:reflect,hflip", "--epochs", 30, "--seed", 1,
                       "-o", out, "-f", "--report", f"{OUT}/cifar20.json", "--no-evaluate", "--measure", 0)
     print(f"            ResNet-20 on CIFAR-10: {seconds / 60:.1f} min")
     with open(f"{OUT}/cifar20.json") as f:      # eval would take the whole folder: only training knows which tenth was held out

@@ -150,6 +150,34 @@ START_TEST(test_idx)
 }
 END_TEST
 
+/* Several megabytes that do not compress, in two gzip members: they are read, and given back, piece by piece. */
+START_TEST(test_idx_large)
+{
+    enum { N = 50, SIDE = 250, BYTES = 16 + N * SIDE * SIDE };
+    const uint8_t head[16] = {0, 0, 8, 3, 0, 0, 0, N, 0, 0, 0, SIDE, 0, 0, 0, SIDE};
+    uint8_t *bytes = malloc(BYTES), labels[8 + N];
+    memcpy(bytes, head, sizeof head);
+    uint32_t state = 1;
+    for (int i = 16; i < BYTES; i++)
+        bytes[i] = (uint8_t)((state = state * 1664525 + 1013904223) >> 24);
+    rig_file(&rig, "l", labels, idx_labels(labels, N));
+    for (int part = 0; part < 2; part++) {
+        gzFile f = gzopen(rig_path(&rig, "i.gz"), part ? "ab" : "wb");
+        int n = part ? BYTES - BYTES / 3 : BYTES / 3;
+        ck_assert_int_eq(gzwrite(f, bytes + part * (BYTES / 3), (unsigned)n), n);
+        gzclose(f);
+    }
+    char pair[1100];
+    snprintf(pair, sizeof pair, "idx:%s/i.gz,%s/l", rig.folder, rig.folder);
+    struct mo_source *s = opened(pair);
+    ck_assert_uint_eq(s->n_samples, N);
+    for (size_t i = 0; i < N; i++)
+        ck_assert_int_eq(memcmp(sample_of(s, i).pixels, bytes + 16 + i * SIDE * SIDE, SIDE * SIDE), 0);
+    s->close(s);
+    free(bytes);
+}
+END_TEST
+
 START_TEST(test_idx_broken)
 {
     uint8_t bytes[256], labels[64];
@@ -922,6 +950,7 @@ Suite *suite_formats(void)
     tcase_add_checked_fixture(c, setup, teardown);
     tcase_add_test(c, test_spec);
     tcase_add_test(c, test_idx);
+    tcase_add_test(c, test_idx_large);
     tcase_add_test(c, test_idx_broken);
     tcase_add_test(c, test_csv);
     tcase_add_test(c, test_csv_columns);
