@@ -282,15 +282,14 @@ static double score_of(const struct mo_metrics *m)
 }
 
 /* A gain of half a standard deviation of the accuracy (that of a difference on the same samples is smaller than the
- * accuracy's own), or one that the loss, which is less of a lottery, agrees with. */
+ * accuracy's own), or half of that where the loss, which is less of a lottery, agrees. */
 static bool is_sure(const struct mo_trainer *t, const struct mo_metrics *m)
 {
     const struct mo_saved_metrics *start = &t->at.start;
     double deviation = sqrt(start->accuracy * (1 - start->accuracy) / (double)MO_MAX(start->n, (uint64_t)1));
     if (!m->has_accuracy)
         return true;
-    return m->accuracy > start->accuracy + 0.5 * deviation ||
-           (m->accuracy >= start->accuracy && m->loss < start->loss);
+    return m->accuracy > start->accuracy + (m->loss < start->loss ? 0.25 : 0.5) * deviation;
 }
 
 static void keep_best(struct mo_trainer *t, const struct mo_metrics *m, double epoch)

@@ -51,7 +51,7 @@ struct mo_train_hooks {
                                  * round is resumed, those before it are computed again without writing over it */
     bool selects;               /* --only and --skip choose which parameters are trained */
     bool doubts;                /* the start is kept unless an epoch is surely better: by more than chance makes of
-                                 * its accuracy, or in accuracy and in loss */
+                                 * its accuracy, by less where the loss is better too */
     bool trained;               /* the weights are worth keeping whatever the metadata says: rates of fine-tuning */
 };
 
