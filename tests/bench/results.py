@@ -15,7 +15,7 @@ import time
 import numpy as np
 
 MOPT, OUT = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
-SECTIONS = sys.argv[3:] or ["train", "prune", "shrink", "distill", "quantize", "cifar"]
+SECTIONS = sys.argv[3:] or ["train", "prune", "shrink", "distill", "quantize", "memory", "cifar"]
 FASHION = os.environ.get("MOPT_FASHION", "/usr/share/datasets/fashion-mnist")
 CIFAR = os.environ.get("MOPT_CIFAR", "build/cifar10-train")     # a folder of class folders
 DATA = "idx:" + FASHION
@@ -234,8 +234,8 @@ def section_memory():
 def section_cifar():
     start, out = path("cifar20.fresh", 1), path("cifar20", 1)
     mopt("create", "resnet20", "--input", "3x32x32", "--classes", 10, "--seed", 1, "-o", start, "-f")
-    _, seconds = mopt("train", start, "--data", "imagefolder:" + CIFAR, "--batch", 64, "--transform", "pad-crop=4:reflect,hflip", "--epochs", 30, "--seed", 1,
-                      "-o", out, "-f", "--report", f"{OUT}/cifar20.json", "--no-evaluate", "--measure", 0)
+    _, seconds = mopt("train", start, "--data", "imagefolder:" + CIFAR, "--batch", 64, "--transform",
+                      "pad-crop=4:reflect,hflip", "--epochs", 30, "--seed", 1, "-o", out, "-f", "--report", f"{OUT}/cifar20.json", "--no-evaluate", "--measure", 0)
     print(f"            ResNet-20 on CIFAR-10: {seconds / 60:.1f} min")
     with open(f"{OUT}/cifar20.json") as f:      # eval would take the whole folder: only training knows which tenth was held out
         held_out = json.load(f)["metrics"]
