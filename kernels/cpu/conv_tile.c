@@ -2,14 +2,16 @@
  * with the weights, which are packed once. Few rows are cut by columns as well: the weights are most of what is read then. */
 #include "kernels/cpu/conv_tile.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "kernels/cpu/sgemm.h"
 #include "kernels/cpu/team.h"
 
 enum { ROWS = 96, MAX_SLICES = 16 };
-/* Multiply-adds worth a slice. */
+/* Worth a slice: multiply-adds, or weights, since with few rows the time goes into reading these. */
 #define SLICE_MACS (1 << 20)
+#define SLICE_WEIGHTS (1 << 15)
 
 struct mo_tile_conv {
     const struct mo_sgemm_loops *loops;
@@ -23,15 +25,16 @@ struct mo_tile_conv {
 bool mo_tile_conv_takes(const struct mo_device *dev, const struct mo_conv_desc *d)
 {
     bool is_simple = d->act == MO_ACT_NONE || d->act == MO_ACT_RELU || d->act == MO_ACT_CLIP;
-    return mo_sgemm_loops(dev->isa) && is_simple && d->n_spatial == 1 && d->kernel[0] == 1 && d->stride[0] == 1 && !d->pad_begin[0] && !d->pad_end[0] &&
-           d->groups == 1 && d->constant_weights && !d->is_bf16 && !d->needs_grad_input && !d->needs_grad_weight && d->batch > 0 &&
+    return mo_sgemm_loops(dev->isa) && is_simple && d->n_spatial == 1 && d->kernel[0] == 1 && d->stride[0] == 1 &&
+           !d->pad_begin[0] && !d->pad_end[0] && d->groups == 1 && d->constant_weights && !d->is_bf16 && !d->needs_grad_input && !d->needs_grad_weight && d->batch > 0 &&
            d->in[0] > 0 && d->in_channels > 0 && d->out_channels > 0;
 }
 
 static void cut(struct mo_tile_conv *c)
 {
     int64_t n_panels = mo_sgemm_panels(c->loops, c->n);
-    double wanted = (double)c->m * (double)c->n * (double)c->k / SLICE_MACS;
+    double weights = (double)c->n * (double)c->k;
+    double wanted = fmax((double)c->m * weights / SLICE_MACS, weights / SLICE_WEIGHTS);
     c->row_blocks = (c->m + ROWS - 1) / ROWS;
     c->column_blocks = wanted < 2 || c->row_blocks >= 4 ? 1 : n_panels < 8 ? n_panels : 8;
     int64_t units = c->row_blocks * c->column_blocks;
