@@ -36,7 +36,7 @@ const struct mopt_option mo_train_options[] = {
      .help = "0.0005 for gd to nesterov, 0.05 for adamw, else 0.0001"},
     {"decay-all", MOPT_OPT_BOOL, AT(decay_all), .help = "weight decay on biases and normalization too"},
     {"warmup", MOPT_OPT_FLOAT, AT(warmup), .def = NAN, .min = 0, .max = 1, .word = "SHARE",
-     .help = "share of the steps in which the rate rises (0.2 in one-cycle, else 0)"},
+     .help = "share of the steps in which the rate rises (in one-cycle 0.2, of adam and adamw 0.4; else 0)"},
     {"step-epochs", MOPT_OPT_INT, AT(step_epochs), .def = 10, .min = 1, .max = 1 << 20, .word = "N",
      .needs = "schedule=step|plateau",
      .help = "step: epochs between drops; plateau: epochs without gain before one"},
@@ -117,7 +117,7 @@ static void settle_rate(struct mo_trainer *t)
     if (isnan(s->clip))
         s->clip = is_adam || kind == MO_OPT_RMSPROP ? 0 : 2;
     if (isnan(s->warmup))
-        s->warmup = s->schedule == MO_SCHED_ONE_CYCLE ? 0.2 : 0;
+        s->warmup = s->schedule != MO_SCHED_ONE_CYCLE ? 0 : is_adam ? 0.4 : 0.2;
     t->schedule = (struct mo_schedule_options){.kind = (enum mo_schedule)s->schedule, .lr = s->lr, .warmup = s->warmup,
                                                .gamma = s->step_gamma, .step_epochs = s->step_epochs};
     t->finds_rate = is_ours && !t->is_fresh;
