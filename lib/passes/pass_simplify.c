@@ -17,7 +17,8 @@ enum { MAX_ROUNDS = 50 };
 #define LEAST_FOLD_BYTES ((uint64_t)1000000000)
 
 enum rule_id {
-    INLINE_FUNCTIONS, FREE_INITIALIZERS, LIFT_CONSTANTS, FOLD_CONSTANTS, FOLD_SHAPES, DROP_IDENTITY, DROP_STATES, MERGE_RESHAPES, KEEP_DIMS,
+    INLINE_FUNCTIONS, FREE_INITIALIZERS, LIFT_CONSTANTS, FOLD_CONSTANTS, FOLD_SHAPES, DROP_IDENTITY, ATTENTION, DROP_STATES, MERGE_RESHAPES,
+    KEEP_DIMS,
     CANCEL_TRANSPOSES, FOLD_BATCHNORM, FOLD_ARITHMETIC, FOLD_PAD, MAKE_GEMM, ADD_IN_GEMM, TIDY_GEMM, COMPOSE, MERGE_CONSTANTS, MERGE_NODES, DROP_UNUSED,
     N_RULES
 };
@@ -33,6 +34,7 @@ static const struct mopt_option options[] = {
     RULE(FOLD_CONSTANTS, "fold-constants", "what depends on constants alone is computed"),
     RULE(FOLD_SHAPES, "fold-shapes", "targets of Reshape computed from shapes become constants"),
     RULE(DROP_IDENTITY, "drop-identity", "nodes that give out what they read"),
+    RULE(ATTENTION, "attention", "MatMul, scale, mask, Softmax, MatMul become Attention (opset 23)"),
     RULE(DROP_STATES, "drop-zero-states", "first states of LSTM, GRU, RNN that are zero"),
     RULE(MERGE_RESHAPES, "merge-reshapes", "Reshape, Squeeze, Unsqueeze, Flatten in a row become one, or none"),
     RULE(KEEP_DIMS, "keep-dims", "Squeeze, Unsqueeze behind a Reduce become its keepdims"),
@@ -126,6 +128,7 @@ static const struct rule {
     [FOLD_CONSTANTS] = { "fold-constants", fold_constants, NULL },
     [FOLD_SHAPES] = { "fold-shapes", NULL, mo_rewrite_reshape },
     [DROP_IDENTITY] = { "drop-identity", NULL, mo_rewrite_identity },
+    [ATTENTION] = { "attention", NULL, mo_rewrite_attention },
     [DROP_STATES] = { "drop-zero-states", NULL, mo_rewrite_zero_state },
     [MERGE_RESHAPES] = { "merge-reshapes", NULL, mo_rewrite_movers },
     [KEEP_DIMS] = { "keep-dims", NULL, mo_rewrite_keepdims },
@@ -149,7 +152,8 @@ static enum mopt_status apply_rule(struct simplify *s, const struct rule *rule)
     struct mo_graph *g = s->r.g;
     if (rule->whole)
         return rule->whole(s);
-    for (mo_node_id i = 0; i < g->n_nodes; i++) {
+    uint32_t n_nodes = g->n_nodes;
+    for (mo_node_id i = 0; i < n_nodes; i++) {
         const struct mo_node *n = &g->nodes[i];
         if (n->is_dead || !mo_is_selected(s->job, n->name, NULL))
             continue;
@@ -160,8 +164,9 @@ static enum mopt_status apply_rule(struct simplify *s, const struct rule *rule)
             return status;
         }
     }
+    bool has_new = g->n_nodes > n_nodes;        /* they stand behind their readers */
     mo_graph_sweep(g);
-    return MOPT_OK;
+    return has_new ? mo_graph_sort(s->r.ctx, g) : MOPT_OK;
 }
 
 static enum mopt_status one_round(struct simplify *s, uint32_t *n_changes)

@@ -26,6 +26,8 @@ mo_rewrite_fn mo_rewrite_zero_state;
 /* rewrite_compose.c: LayerNormalization, RMSNormalization, Gelu, HardSigmoid, HardSwish written out in parts, where the opset has
  * them. */
 mo_rewrite_fn mo_rewrite_compose;
+/* rewrite_attention.c: attention written out in parts, from opset 23 on. It may add nodes behind the last. */
+mo_rewrite_fn mo_rewrite_attention;
 /* rewrite_shape.c: the target of a Reshape that is computed from shapes becomes a constant with 0 and -1. */
 mo_rewrite_fn mo_rewrite_reshape;
 /* rewrite_affine.c: Conv, ConvTranspose or Gemm, then BatchNormalization: into weight and bias. */

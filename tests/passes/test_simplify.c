@@ -659,6 +659,47 @@ START_TEST(hard_swish_is_composed)
 }
 END_TEST
 
+/* softmax(scale Q K^T + mask) V. _i: 0 without mask; 1 scale at Q and a mask with one row for all; 2 scale at K, before its
+ * Transpose; 3 three axes; 4 the guard against NaN; 5 K swapped through three axes; 6 an older opset, 7 scores read elsewhere
+ * too, 8 a batch of K that is repeated, 9 a mask of unknown rows: left alone. */
+START_TEST(attention_is_recognized)
+{
+    ck_assert(mo_model_set_opset(m, "", _i == 6 ? 22 : 23));
+    int rank = _i == 3 ? 3 : 4;
+    mo_value_id q = _i == 3 ? input("q", 3, 6, 5, 4, 0) : input("q", 4, 2, 3, 5, 4);
+    mo_value_id k = _i == 3 ? input("k", 3, 6, 7, 4, 0) : _i == 2 ? input("k", 4, 2, 7, 3, 4) : input("k", 4, _i == 8 ? 1 : 2, 3, 7, 4);
+    mo_value_id v = _i == 3 ? input("v", 3, 6, 7, 2, 0) : input("v", 4, 2, 3, 7, 2);
+    if (_i == 1)
+        q = node("Mul", q, number("s", 0.5f), MO_NONE);
+    if (_i == 2)
+        k = node("Div", k, number("s", 2), MO_NONE);
+    if (_i == 5) {
+        k = node("Reshape", k, ints("flat", 3, (const int64_t[]){ 6, 7, 4 }), MO_NONE);
+        k = node("Transpose", k, MO_NONE, MO_NONE);
+        ck_assert(mo_node_set_ints(g, last, "perm", (const int64_t[]){ 0, 2, 1 }, 3));
+        k = node("Reshape", k, ints("back", 4, (const int64_t[]){ 2, 3, 4, 7 }), MO_NONE);
+    } else {
+        const int64_t perm[][4] = { { 0, 1, 3, 2 }, { 0, 2, 3, 1 }, { 0, 2, 1, 0 } };
+        k = node("Transpose", k, MO_NONE, MO_NONE);
+        ck_assert(mo_node_set_ints(g, last, "perm", perm[_i == 2 ? 1 : _i == 3 ? 2 : 0], (size_t)rank));
+    }
+    mo_value_id s = node("MatMul", q, k, MO_NONE), more = s;
+    if (_i == 1 || _i == 9)
+        s = node("Add", input("mask", 4, 2, 1, _i == 9 ? MO_UNKNOWN : 1, 7), s, MO_NONE);
+    mo_value_id p = node("Softmax", s, MO_NONE, MO_NONE);
+    if (_i == 4)
+        p = node("Where", node("IsNaN", p, MO_NONE, MO_NONE), number("zero", 0), p);
+    mo_value_id y = node("MatMul", p, v, MO_NONE);
+    if (_i == 7)
+        ck_assert(mo_graph_add_output(g, more));
+    ck_assert_int_eq(simplify("attention", y), _i < 6);
+    ck_assert_uint_eq(count("Attention"), _i < 6);
+    ck_assert_uint_eq(count("Softmax"), _i >= 6);
+    ck_assert_uint_eq(count("Expand"), _i == 1);
+    ck_assert_uint_eq(count("Transpose"), _i == 2 || _i >= 6);
+}
+END_TEST
+
 START_TEST(older_opsets_keep_the_parts)
 {
     ck_assert(mo_model_set_opset(m, "", 13));
@@ -805,6 +846,7 @@ Suite *suite_simplify(void)
     tcase_add_loop_test(t, layer_normalization_is_composed, 0, 6);
     tcase_add_loop_test(t, what_is_read_between_is_not_composed, 0, 2);
     tcase_add_loop_test(t, gelu_is_composed, 0, 5);
+    tcase_add_loop_test(t, attention_is_recognized, 0, 10);
     tcase_add_loop_test(t, gelu_of_tanh_is_composed, 0, 5);
     tcase_add_loop_test(t, gelu_of_tanh_is_composed_in_any_order, 0, 5);
     tcase_add_loop_test(t, rms_normalization_is_composed, 0, 5);
