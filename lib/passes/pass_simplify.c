@@ -17,7 +17,7 @@ enum { MAX_ROUNDS = 50 };
 #define LEAST_FOLD_BYTES ((uint64_t)1000000000)
 
 enum rule_id {
-    INLINE_FUNCTIONS, FREE_INITIALIZERS, LIFT_CONSTANTS, FOLD_CONSTANTS, FOLD_SHAPES, DROP_IDENTITY, ATTENTION, DROP_STATES, MERGE_RESHAPES,
+    INLINE_FUNCTIONS, FREE_INITIALIZERS, LIFT_CONSTANTS, FOLD_CONSTANTS, FOLD_SHAPES, ATTENTION, DROP_IDENTITY, DROP_STATES, MERGE_RESHAPES,
     KEEP_DIMS,
     CANCEL_TRANSPOSES, FOLD_BATCHNORM, FOLD_ARITHMETIC, FOLD_PAD, MAKE_GEMM, ADD_IN_GEMM, TIDY_GEMM, COMPOSE, MERGE_CONSTANTS, MERGE_NODES, DROP_UNUSED,
     N_RULES
@@ -33,8 +33,8 @@ static const struct mopt_option options[] = {
     RULE(LIFT_CONSTANTS, "lift-constants", "Constant nodes become initializers"),
     RULE(FOLD_CONSTANTS, "fold-constants", "what depends on constants alone is computed"),
     RULE(FOLD_SHAPES, "fold-shapes", "targets of Reshape computed from shapes become constants"),
-    RULE(DROP_IDENTITY, "drop-identity", "nodes that give out what they read"),
     RULE(ATTENTION, "attention", "MatMul, scale, mask, Softmax, MatMul become Attention (opset 23)"),
+    RULE(DROP_IDENTITY, "drop-identity", "nodes that give out what they read"),
     RULE(DROP_STATES, "drop-zero-states", "first states of LSTM, GRU, RNN that are zero"),
     RULE(MERGE_RESHAPES, "merge-reshapes", "Reshape, Squeeze, Unsqueeze, Flatten in a row become one, or none"),
     RULE(KEEP_DIMS, "keep-dims", "Squeeze, Unsqueeze behind a Reduce become its keepdims"),
@@ -127,8 +127,8 @@ static const struct rule {
     [LIFT_CONSTANTS] = { "lift-constants", lift_constants, NULL },
     [FOLD_CONSTANTS] = { "fold-constants", fold_constants, NULL },
     [FOLD_SHAPES] = { "fold-shapes", NULL, mo_rewrite_reshape },
-    [DROP_IDENTITY] = { "drop-identity", NULL, mo_rewrite_identity },
     [ATTENTION] = { "attention", NULL, mo_rewrite_attention },
+    [DROP_IDENTITY] = { "drop-identity", NULL, mo_rewrite_identity },
     [DROP_STATES] = { "drop-zero-states", NULL, mo_rewrite_zero_state },
     [MERGE_RESHAPES] = { "merge-reshapes", NULL, mo_rewrite_movers },
     [KEEP_DIMS] = { "keep-dims", NULL, mo_rewrite_keepdims },
