@@ -51,7 +51,7 @@ static const struct mopt_option options[] = {
 struct mo_quant_form mo_quant_form(const struct mo_quantize_options *o)
 {
     struct mo_quant_form form = { .act = MO_U8, .quantize_bias = true, .weight_max = 127, .per_channel = !o->per_tensor,
-                                  .float_stem = o->target == MO_TARGET_X86 };
+                                  .float_stem = o->target == MO_TARGET_X86, .float_attention = o->target == MO_TARGET_X86 };
     if (o->target == MO_TARGET_ARM)
         form.act = MO_I8;
     if (o->target == MO_TARGET_TRT) {

@@ -36,6 +36,7 @@ struct mo_quant_form {
     int weight_max;             /* 127; 64 where pairs of products must not saturate 16 bits */
     bool per_channel;
     bool float_stem;            /* a Conv of few products a sum, followed by MaxPool, stays float */
+    bool float_attention;       /* products of two activations, and the bias behind a MatMul, stay float */
 };
 struct mo_quant_form mo_quant_form(const struct mo_quantize_options *options);
 

@@ -5,6 +5,7 @@
  *
  *   DQ, DQ of a constant, [DQ of an int32 constant] -> Conv, Gemm, MatMul -> [Relu, Clip] -> Q    one product
  *   the same without a Q                                      one product with a result in float
+ *   MatMul -> Add of one number a column                      the same, with that bias
  *   DQ, DQ -> Add, Mul -> [Relu, Clip] -> Q                   one sum or product of bytes
  *   DQ -> AveragePool, GlobalAveragePool -> Q                 sums of bytes
  *   DQ -> MaxPool, Reshape, Transpose ...                     the operator on bytes, and the DQ behind it
@@ -238,6 +239,8 @@ struct product {
     float *own_offset;          /* memory of it */
     int64_t channels;
     bool by_rows;               /* w is K x channels */
+    mo_value_id y;              /* its result, behind the Add of a bias if there is one */
+    mo_node_id bias_add;        /* that Add, or MO_NONE */
 };
 
 static const void *constant(const struct mo_graph *g, mo_value_id v, enum mo_dtype type, int64_t *n)
@@ -363,7 +366,7 @@ static enum mopt_status add_tables(struct mo_int8 *l, const struct product *p, c
 /* e NULL: the result stays float. */
 static enum mopt_status replace_product(struct mo_int8 *l, mo_node_id id, const struct product *p, const struct mo_int8_end *e)
 {
-    mo_value_id in[6], y = e ? e->y.value : l->g->nodes[id].out[0];
+    mo_value_id in[6], y = e ? e->y.value : p->y;
     bool is_conv = mo_node_is(&l->g->nodes[id], "Conv") || mo_node_is(&l->g->nodes[id], "QLinearConv");
     MO_TRY(add_tables(l, p, e, y, in));
     mo_node_id made = add(l, is_conv ? "Int8Conv" : "Int8Product", &l->g->nodes[id], in, 6, y);
@@ -371,15 +374,36 @@ static enum mopt_status replace_product(struct mo_int8 *l, mo_node_id id, const 
         return mo_int8_full(l);
     if (e)
         mo_int8_kill_end(l->g, e);
+    if (p->bias_add != MO_NONE)
+        mo_int8_kill(l->g, p->bias_add);
     mo_int8_kill(l->g, id);
     return MOPT_OK;
+}
+
+/* MatMul has no bias: exporters write an Add of one number a column behind it, before the Q. */
+static void take_bias_add(struct mo_int8 *l, const struct mo_node *n, struct product *p)
+{
+    const struct mo_graph *g = l->g;
+    mo_node_id id;
+    if (g->values[p->y].is_output || g->values[p->y].n_uses != 1 || mo_value_users(g, p->y, &id, 1) != 1)
+        return;
+    const struct mo_node *add = &g->nodes[id];
+    if (!mo_node_is(add, "Add") || add->is_dead || add->n_in != 2 || add->in[0] == add->in[1])
+        return;
+    mo_value_id bias = add->in[add->in[0] == p->y ? 1 : 0];
+    const struct mo_shape *shape = &g->values[bias].shape;
+    if (shape->rank < 1 || shape->rank > g->values[n->in[0]].shape.rank || shape->dim[shape->rank - 1] != p->channels ||
+        !read_bias(l, bias, p))
+        return;
+    p->bias_add = id;
+    p->y = add->out[0];
 }
 
 static bool reads_product(struct mo_int8 *l, const struct mo_node *n, struct product *p)
 {
     const struct mo_graph *g = l->g;
     bool is_gemm = mo_node_is(n, "Gemm"), is_matmul = mo_node_is(n, "MatMul");
-    *p = (struct product){ .by_rows = is_matmul || (is_gemm && !mo_node_int(n, "transB", 0)) };
+    *p = (struct product){ .by_rows = is_matmul || (is_gemm && !mo_node_int(n, "transB", 0)), .y = n->out[0], .bias_add = MO_NONE };
     if (!(is_gemm || is_matmul || mo_node_is(n, "Conv")) || !mo_int8_is_dequantized(g, input(n, 0), &p->x) ||
         g->values[p->x.value].data || !is_weight(g, input(n, 1), p))
         return false;
@@ -390,7 +414,11 @@ static bool reads_product(struct mo_int8 *l, const struct mo_node *n, struct pro
     if (is_gemm && (mo_node_int(n, "transA", 0) || mo_node_float(n, "alpha", 1) != 1 ||
                     (input(n, 2) != MO_NONE && mo_node_float(n, "beta", 1) != 1)))
         return false;
-    return read_bias(l, is_matmul ? MO_NONE : input(n, 2), p);
+    if (!read_bias(l, is_matmul ? MO_NONE : input(n, 2), p))
+        return false;
+    if (is_matmul)
+        take_bias_add(l, n, p);
+    return true;
 }
 
 static enum mopt_status lower_product(struct mo_int8 *l, mo_node_id id)
@@ -399,7 +427,7 @@ static enum mopt_status lower_product(struct mo_int8 *l, mo_node_id id)
     struct mo_int8_end e;
     if (!reads_product(l, &l->g->nodes[id], &p))
         return MOPT_OK;
-    bool has_end = mo_int8_find_end(l->g, l->g->nodes[id].out[0], &e);
+    bool has_end = mo_int8_find_end(l->g, p.y, &e);
     return replace_product(l, id, &p, has_end ? &e : NULL);
 }
 
@@ -409,7 +437,7 @@ static enum mopt_status lower_qlinear(struct mo_int8 *l, mo_node_id id)
     struct mo_graph *g = l->g;
     const struct mo_node *n = &g->nodes[id];
     bool is_conv = mo_node_is(n, "QLinearConv");
-    struct product p = { .by_rows = !is_conv, .bias = MO_NONE };
+    struct product p = { .by_rows = !is_conv, .bias = MO_NONE, .bias_add = MO_NONE };
     struct mo_int8_end e = { 0 };
     int64_t n_bias = 0;
     if ((!is_conv && !mo_node_is(n, "QLinearMatMul")) || n->n_in < 8 ||
@@ -422,7 +450,7 @@ static enum mopt_status lower_qlinear(struct mo_int8 *l, mo_node_id id)
         return MOPT_OK;
     p.bias = input(n, 8);
     p.x.value = n->in[0];
-    e.y.value = n->out[0];
+    e.y.value = p.y = n->out[0];
     e.low = lowest(e.y.type);
     e.high = e.low + 255;
     return g->values[p.x.value].data ? MOPT_OK : replace_product(l, id, &p, &e);

@@ -109,7 +109,9 @@ def product(signed, round_):
     net, m, k, n = Net(signed), int(rng.integers(1, 70)), int(rng.integers(1, 300)), int(rng.integers(1, 150))
     if round_ % 2:
         x = net.quantized("x", [2, m, k])
-        net.nodes.append(h.make_node("MatMul", [x, net.weight("w", [k, n], 1)], ["y"]))
+        net.nodes.append(h.make_node("MatMul", [x, net.weight("w", [k, n], 1)], ["p" if round_ % 4 == 3 else "y"]))
+        if round_ % 4 == 3:         # a bias behind it, in float
+            net.nodes.append(h.make_node("Add", [net.const("b", rng.standard_normal(n).astype(np.float32)), "p"], ["y"]))
     else:
         turned = round_ % 4 == 0
         x = net.quantized("x", [m, k])
@@ -231,7 +233,7 @@ def whole(path, products):
         sys.exit(f"{path}: {apart.max()} of {feeds_most}, {operators}")
 
 
-for family, shape in {"lenet5": [1, 28, 28], "resnet20": [3, 32, 32], "mobilenetv2": [3, 64, 64]}.items():
+for family, shape in {"lenet5": [1, 28, 28], "resnet20": [3, 32, 32], "mobilenetv2": [3, 64, 64], "transformer": [16, 64]}.items():
     mopt("create", family, "--input", "x".join(map(str, shape)), "--classes", 10, "-o", f"{family}.onnx")
     model = onnx.load(f"{family}.onnx")
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
@@ -243,12 +245,12 @@ for family, shape in {"lenet5": [1, 28, 28], "resnet20": [3, 32, 32], "mobilenet
         path = f"{family}.{target}.onnx"
         mopt("quantize", f"{family}.onnx", "--data", "npy:x.npy,y.npy,layout=tensor", "--target", target, "--no-evaluate",
              "--measure", 0, "-o", path)
-        whole(path, 1)
+        whole(path, 4 if family == "transformer" else 1)       # attention: two layers, two products of activations each
     for act in (QuantType.QUInt8, QuantType.QInt8):
         path = f"{family}.{act}.onnx"
         quantize_static(f"{family}.onnx", path, Reader(x.reshape(-1, 2, *shape)), quant_format=QuantFormat.QDQ,
                         activation_type=act, weight_type=QuantType.QInt8, per_channel=True)
-        whole(path, 0)
+        whole(path, 4 if family == "transformer" else 0)
 
 # Positions made from the size of the input, through a convolution: constants once the size is known, which no node gives while
 # the ranges are looked at.

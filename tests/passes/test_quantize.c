@@ -122,7 +122,8 @@ static void write_with_range(struct net *t, struct job *j, const struct mo_quant
     ck_assert_msg(!mo_infer(t->ctx, t->g, NULL, 0), "%s", mopt_error(t->ctx));
 }
 
-static const struct mo_quant_form x86 = { .act = MO_U8, .quantize_bias = true, .weight_max = 127, .per_channel = true };
+static const struct mo_quant_form x86 = { .act = MO_U8, .quantize_bias = true, .weight_max = 127, .per_channel = true,
+                                         .float_attention = true };
 
 static uint32_t count(const struct net *t, const char *type)
 {
@@ -553,6 +554,34 @@ START_TEST(left_out_layers_stay_float)
 }
 END_TEST
 
+START_TEST(attention_and_biases_behind_products_stay_float)
+{
+    struct net t;
+    struct job j;
+    struct mo_quant_written written;
+    mo_value_id x = net_new(&t, 13, mo_shape_of(3, (int64_t)2, (int64_t)6, (int64_t)8));
+    mo_value_id w = constant(&t, "w", mo_shape_of(2, (int64_t)8, (int64_t)8), 70);
+    mo_value_id b = constant(&t, "b", mo_shape_of(1, (int64_t)8), 71);
+    mo_value_id key = NODE(&t, "Add", "key", NODE(&t, "MatMul", "project", x, w), b);
+    mo_value_id turned = NODE(&t, "Transpose", "turned", key);
+    ck_assert(mo_node_set_ints(t.g, last(&t), "perm", (int64_t[]){ 0, 2, 1 }, 3));
+    mo_value_id weights = NODE(&t, "Softmax", "softmax", NODE(&t, "MatMul", "scores", key, turned));
+    mo_value_id v = constant(&t, "v", mo_shape_of(2, (int64_t)8, (int64_t)4), 72);
+    finish(&t, NODE(&t, "MatMul", "out", NODE(&t, "MatMul", "mix", weights, key), v));
+    job_new(&j, &t);
+    write_with_range(&t, &j, &x86, -1, 2, false, &written);
+    ck_assert_uint_eq(written.n_layers, 2);
+    ck_assert_uint_eq(count(&t, "QuantizeLinear"), 2);      /* in front of each product with a weight, nowhere else */
+    (void)producer(&t, find(&t, "project")->in[0], "DequantizeLinear");
+    (void)producer(&t, find(&t, "out")->in[0], "DequantizeLinear");
+    ck_assert_uint_eq(find(&t, "key")->in[0], find(&t, "project")->out[0]);
+    ck_assert_ptr_nonnull(t.g->values[find(&t, "key")->in[1]].data);
+    ck_assert_uint_eq(find(&t, "softmax")->in[0], find(&t, "scores")->out[0]);
+    job_free(&j);
+    net_free(&t);
+}
+END_TEST
+
 START_TEST(training_form_becomes_the_same_file)
 {
     struct net t, u;
@@ -882,6 +911,7 @@ Suite *suite_quantize(void)
     tcase_add_test(numbers, weights_come_back_within_half_a_step);
     tcase_add_test(numbers, large_bias_raises_the_weight_scale);
     tcase_add_test(forms, qdq_structure);
+    tcase_add_test(forms, attention_and_biases_behind_products_stay_float);
     tcase_add_test(forms, qdq_constants);
     tcase_add_test(forms, symmetric_form_keeps_the_relu);
     tcase_add_test(forms, left_out_layers_stay_float);
