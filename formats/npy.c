@@ -12,14 +12,20 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MAGIC_BYTES = 8, MAX_HEADER_BYTES = 1 << 20 };
+enum { MAGIC_BYTES = 8, MAX_HEADER_BYTES = 1 << 20, MAX_LETTERS = 100000000 };
 
 static const struct { char kind; int bytes; enum mo_dtype dtype; } types[] = {
     {'f', 4, MO_F32}, {'f', 8, MO_F64}, {'f', 2, MO_F16}, {'u', 1, MO_U8},  {'u', 2, MO_U16}, {'u', 4, MO_U32},
     {'u', 8, MO_U64}, {'i', 1, MO_I8},  {'i', 2, MO_I16}, {'i', 4, MO_I32}, {'i', 8, MO_I64}, {'b', 1, MO_BOOL},
 };
 
-struct header { const char *path, *at, *end; enum mo_dtype dtype; bool is_swapped, is_fortran; struct mo_shape shape; };
+struct header {
+    const char *path, *at, *end;
+    enum mo_dtype dtype;
+    size_t letters;             /* of MO_STRING */
+    bool is_swapped, is_fortran;
+    struct mo_shape shape;
+};
 
 static void skip_spaces(struct header *h)
 {
@@ -87,8 +93,13 @@ static enum mopt_status set_type(struct mopt_ctx *ctx, struct header *h, const c
     int bytes = 0;
     if (kind == 'O' || order == 'O')
         return mo_fail(ctx, MOPT_UNSUPPORTED, "%s: holds pickled objects, which are never loaded", h->path);
-    for (const char *c = descr + 2; kind && *c >= '0' && *c <= '9' && bytes < 100; c++)
+    for (const char *c = descr + 2; kind && *c >= '0' && *c <= '9' && bytes < MAX_LETTERS; c++)
         bytes = 10 * bytes + (*c - '0');
+    if (kind == 'U' && order == '<' && bytes > 0 && bytes < MAX_LETTERS) {
+        h->dtype = MO_STRING;
+        h->letters = (size_t)bytes;
+        return MOPT_OK;
+    }
     for (size_t i = 0; i < MO_COUNT(types); i++)
         if (types[i].kind == kind && types[i].bytes == bytes)
             h->dtype = types[i].dtype;
@@ -174,11 +185,15 @@ enum mopt_status mo_npy_parse(struct mopt_ctx *ctx, const char *path, const uint
     const uint8_t *data = (const uint8_t *)h.end;
     MO_TRY(parse_text(ctx, &h));
     int64_t elems = mo_shape_elems(&h.shape);
-    size_t wanted = elems < 0 ? SIZE_MAX : mo_dtype_bytes(h.dtype, elems), there = n_bytes - (size_t)(data - bytes);
+    size_t width = h.dtype == MO_STRING ? h.letters * 4 : (size_t)mo_dtype_bits(h.dtype) / 8;
+    size_t there = n_bytes - (size_t)(data - bytes), wanted;
+    if (elems < 0 || __builtin_mul_overflow((size_t)elems, width, &wanted))
+        wanted = SIZE_MAX;
     if (wanted != there)
         return mo_fail(ctx, MOPT_DATA, "%s: its header announces %zu bytes of elements, %zu are there", path, wanted,
                        there);
-    *array = (struct mo_npy){.dtype = h.dtype, .shape = h.shape, .data = data, .n_bytes = wanted};
+    *array = (struct mo_npy){.dtype = h.dtype, .shape = h.shape, .data = data, .n_bytes = wanted,
+                              .letters = h.letters};
     bool is_plain = !h.is_swapped && (!h.is_fortran || h.shape.rank <= 1);
     if (is_plain || !wanted)
         return MOPT_OK;
@@ -186,7 +201,7 @@ enum mopt_status mo_npy_parse(struct mopt_ctx *ctx, const char *path, const uint
     array->heap = mo_mem_new(wanted, 1);
     if (!array->heap)
         return mo_no_memory(ctx, wanted, path);
-    reorder(&h, data, (size_t)elems, (size_t)mo_dtype_bits(h.dtype) / 8, array->heap);
+    reorder(&h, data, (size_t)elems, width, array->heap);
     array->data = array->heap;
     return MOPT_OK;
 }
@@ -197,19 +212,16 @@ void mo_npy_release(struct mo_npy *array)
     *array = (struct mo_npy){0};
 }
 
-size_t mo_npy_header(enum mo_dtype dtype, const struct mo_shape *shape, char *text, size_t room)
+/* descr: as numpy writes a type. */
+static size_t put_header(const char *descr, const struct mo_shape *shape, char *text, size_t room)
 {
     char dims[MO_MAX_RANK * 24] = "";
-    size_t used = 0, which = 0;
-    while (which < MO_COUNT(types) && types[which].dtype != dtype)
-        which++;
-    if (which == MO_COUNT(types))
-        return 0;
+    size_t used = 0;
     for (int i = 0; i < shape->rank; i++)
         used += (size_t)snprintf(dims + used, sizeof dims - used, "%s%lld", i ? ", " : "", (long long)shape->dim[i]);
     int n = snprintf(text + MAGIC_BYTES + 2, room - MAGIC_BYTES - 2,
-                     "{'descr': '%c%c%d', 'fortran_order': False, 'shape': (%s%s), }", types[which].bytes > 1 ? '<' : '|',
-                     types[which].kind, types[which].bytes, dims, shape->rank == 1 ? "," : "");
+                     "{'descr': '%s', 'fortran_order': False, 'shape': (%s%s), }", descr, dims,
+                     shape->rank == 1 ? "," : "");
     if (n < 0 || MAGIC_BYTES + 2 + (size_t)n + 65 > room)
         return 0;
     size_t end = MAGIC_BYTES + 2 + (size_t)n, whole = (end + 1 + 63) / 64 * 64;
@@ -219,4 +231,23 @@ size_t mo_npy_header(enum mo_dtype dtype, const struct mo_shape *shape, char *te
     text[MAGIC_BYTES] = (char)(whole - MAGIC_BYTES - 2);
     text[MAGIC_BYTES + 1] = (char)((whole - MAGIC_BYTES - 2) >> 8);
     return whole;
+}
+
+size_t mo_npy_header(enum mo_dtype dtype, const struct mo_shape *shape, char *text, size_t room)
+{
+    char descr[16];
+    size_t which = 0;
+    while (which < MO_COUNT(types) && types[which].dtype != dtype)
+        which++;
+    if (which == MO_COUNT(types))
+        return 0;
+    snprintf(descr, sizeof descr, "%c%c%d", types[which].bytes > 1 ? '<' : '|', types[which].kind, types[which].bytes);
+    return put_header(descr, shape, text, room);
+}
+
+size_t mo_npy_text_header(size_t letters, const struct mo_shape *shape, char *text, size_t room)
+{
+    char descr[32];
+    snprintf(descr, sizeof descr, "<U%zu", letters);
+    return put_header(descr, shape, text, room);
 }

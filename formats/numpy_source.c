@@ -29,10 +29,18 @@ struct numpy {
 
 /* ---- arrays from files ------------------------------------------------------------ */
 
+static enum mopt_status parse_numbers(struct mopt_ctx *ctx, const char *path, const uint8_t *bytes, size_t n_bytes,
+                                      struct array *array)
+{
+    MO_TRY(mo_npy_parse(ctx, path, bytes, n_bytes, &array->npy));
+    return array->npy.dtype != MO_STRING ? MOPT_OK
+                                         : mo_fail(ctx, MOPT_UNSUPPORTED, "%s: holds texts, samples are numbers", path);
+}
+
 static enum mopt_status read_npy(struct mopt_ctx *ctx, const char *path, struct array *array)
 {
     MO_TRY(mo_blob_open(ctx, path, &array->blob));
-    return mo_npy_parse(ctx, path, array->blob.bytes, array->blob.n_bytes, &array->npy);
+    return parse_numbers(ctx, path, array->blob.bytes, array->blob.n_bytes, array);
 }
 
 static const struct mo_zip_entry *find_entry(const struct mo_zip *zip, const char *name)
@@ -72,7 +80,7 @@ static enum mopt_status read_member(struct mopt_ctx *ctx, const struct mo_zip *z
     char label[4096];
     MO_TRY(mo_zip_read(ctx, zip, entry, &bytes, &array->heap));
     snprintf(label, sizeof label, "%s: %s", zip->path, entry->name);
-    return mo_npy_parse(ctx, label, bytes, entry->n_bytes, &array->npy);
+    return parse_numbers(ctx, label, bytes, entry->n_bytes, array);
 }
 
 /* Chooses the members. *x NULL: the archive has no such part. */

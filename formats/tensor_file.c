@@ -24,6 +24,11 @@ static enum mopt_status read_npy(struct mopt_ctx *ctx, const char *path, const s
 {
     struct mo_npy array;
     MO_TRY(mo_npy_parse(ctx, path, blob->bytes, blob->n_bytes, &array));
+    if (array.dtype == MO_STRING) {
+        enum mopt_status s = mo_npy_read_texts(ctx, path, &array, tensor);
+        mo_npy_release(&array);
+        return s;
+    }
     *tensor = (struct mo_host_tensor){.dtype = array.dtype, .shape = array.shape, .n_bytes = array.n_bytes};
     tensor->data = mo_mem_new(MO_MAX(array.n_bytes, (size_t)1), 1);
     if (tensor->data && array.n_bytes)
@@ -92,7 +97,7 @@ enum mopt_status mo_tensor_file_write(struct mopt_ctx *ctx, const char *path, co
     if (ends_with(path, ".pb"))
         s = mo_tensor_pb_encode(ctx, tensor, &bytes, &n_bytes);
     else if (ends_with(path, ".npy"))
-        s = encode_npy(ctx, path, tensor, &bytes, &n_bytes);
+        s = (tensor->dtype == MO_STRING ? mo_npy_write_texts : encode_npy)(ctx, path, tensor, &bytes, &n_bytes);
     else
         return no_suffix(ctx, path);
     if (!s)

@@ -116,6 +116,14 @@ static void count_bytes(const struct mo_graph *g, struct mo_counts *counts)
                 count_bytes(g->nodes[i].attrs[a].graphs[k], counts);
 }
 
+/* A node behind one whose shapes could not be inferred has no params, which macs reads. */
+int64_t mo_node_macs(const struct mo_graph *g, const struct mo_node *n)
+{
+    if (!n->op || !n->op->macs)
+        return mo_node_is(n, "Constant") ? 0 : MO_UNKNOWN;
+    return n->op->params_bytes && !n->params ? MO_UNKNOWN : n->op->macs(g, n);
+}
+
 static enum mopt_status count(struct mopt_ctx *ctx, const struct mo_graph *g, bool reads, struct mo_counts *counts)
 {
     *counts = (struct mo_counts){ 0 };
@@ -126,7 +134,7 @@ static enum mopt_status count(struct mopt_ctx *ctx, const struct mo_graph *g, bo
         const struct mo_node *n = &g->nodes[i];
         if (n->is_dead)
             continue;
-        int64_t macs = n->op && n->op->macs ? n->op->macs(g, n) : mo_node_is(n, "Constant") ? 0 : MO_UNKNOWN;
+        int64_t macs = mo_node_macs(g, n);
         if (macs == MO_UNKNOWN || __builtin_add_overflow(counts->macs, macs, &macs))
             counts->macs = MO_UNKNOWN;
         else if (counts->macs != MO_UNKNOWN)

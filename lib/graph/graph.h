@@ -294,6 +294,8 @@ bool mo_model_set_opset(struct mopt_model *m, const char *domain, int64_t versio
 
 /* ---- counts: what reports are made of ---------------------------------------------------------- */
 
+/* Multiplications of one node, at the sizes that are inferred; MO_UNKNOWN. */
+int64_t mo_node_macs(const struct mo_graph *g, const struct mo_node *n);
 struct mo_counts {
     int64_t parameters, nonzero;        /* elements of float constants that reach weighted inputs or are trainable */
     int64_t macs;                       /* of one forward pass at the given batch of 1; MO_UNKNOWN when an op cannot tell */

@@ -224,9 +224,9 @@ static void couple(int64_t c, const double *r, double *q, double *prob, double *
 /* Memory of a row: kernels, pairs, scores, and what coupling needs. */
 struct row { double *x, *kernels, *pair, *score, *r, *q, *qp; };
 
-static int64_t probabilities(const struct svm *s, struct row *w)
+static void probabilities(const struct svm *s, struct row *w)
 {
-    int64_t c = s->n_classes, p = 0, best = 0;
+    int64_t c = s->n_classes, p = 0;
     for (int64_t i = 0; i < c; i++)
         for (int64_t j = i + 1; j < c; j++, p++) {
             double share = 1 / (1 + exp(s->prob_a[p] * w->pair[p] + s->prob_b[p]));
@@ -235,9 +235,6 @@ static int64_t probabilities(const struct svm *s, struct row *w)
             w->r[j * c + i] = 1 - share;
         }
     couple(c, w->r, w->q, w->score, w->qp);         /* of two classes too: libsvm stops as early there */
-    for (int64_t i = 1; i < c; i++)
-        best = w->score[i] > w->score[best] ? i : best;
-    return best;
 }
 
 static int64_t classify(const struct svm *s, int64_t width, struct row *w, enum mo_ml_post *post)
@@ -254,10 +251,10 @@ static int64_t classify(const struct svm *s, int64_t width, struct row *w, enum 
     for (int64_t k = 0; k < s->n_support; k++)
         w->kernels[k] = kernel(s, s->vectors + k * width, w->x, width);
     decide_pairs(s, w->kernels, w->pair);
-    if (s->n_a)
-        return probabilities(s, w);
     best = vote(s, w->pair, w->score);
-    if (s->n_classes == 2) {            /* the specification leaves the sign open; this is ONNX Runtime's */
+    if (s->n_a) {                       /* the class is that of the votes, as libsvm and ONNX Runtime have it */
+        probabilities(s, w);
+    } else if (s->n_classes == 2) {            /* the specification leaves the sign open; this is ONNX Runtime's */
         w->score[0] = -w->pair[0];
         w->score[1] = w->pair[0];
     } else {

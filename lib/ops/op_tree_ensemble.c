@@ -418,7 +418,8 @@ static enum mopt_status add_trees(struct mopt_ctx *ctx, const struct ensemble *e
 }
 
 /* Which class it is. Where the leaves weigh one of two classes, the other's score follows, as ONNX Runtime reads what the
- * specification leaves open: shares (no weight is negative) s and 1 - s, above 0.5; margins s and -s, above 0. */
+ * specification leaves open (scores are compared as the floats that they come out as: shares of 0.1 from half of ten trees are
+ * a tie): shares (no weight is negative) s and 1 - s, above 0.5; margins s and -s, above 0. */
 static int64_t decide(const struct ensemble *e, double *score, enum mo_ml_post *post)
 {
     int64_t best = 0;
@@ -432,9 +433,9 @@ static int64_t decide(const struct ensemble *e, double *score, enum mo_ml_post *
         *post = !e->is_positive && e->post == MO_ML_LOGISTIC ? MO_ML_LOGISTIC : MO_ML_NONE;
     }
     if (e->is_binary)
-        return e->is_positive ? score[1] > 0.5 : score[1] > 0;
+        return e->is_positive ? (float)score[1] > 0.5f : score[1] > 0;
     for (int64_t t = 1; t < e->n_targets; t++)
-        best = score[t] > score[best] ? t : best;
+        best = (float)score[t] > (float)score[best] ? t : best;
     return best;
 }
 

@@ -217,7 +217,7 @@ static enum mopt_status report_node(struct layers *l, mo_node_id i, bool all, st
     const struct mo_node *n = &l->g->nodes[i];
     struct weights w;
     MO_TRY(collect(l, n, &w));
-    int64_t macs = l->has_shapes && n->op && n->op->macs ? n->op->macs(l->g, n) : MO_UNKNOWN;
+    int64_t macs = l->has_shapes ? mo_node_macs(l->g, n) : MO_UNKNOWN;
     if (!all && !w.n && macs <= 0 && !is_weighted(n))
         return MOPT_OK;
     char shape[160], label[32];

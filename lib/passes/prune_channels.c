@@ -63,7 +63,7 @@ static void count_shapes(const struct mo_graph *g, struct mo_counts *counts, mo_
         const struct mo_node *node = &g->nodes[i];
         if (node->is_dead)
             continue;
-        int64_t macs = node->op && node->op->macs ? node->op->macs(g, node) : MO_UNKNOWN;
+        int64_t macs = mo_node_macs(g, node);
         if (macs >= 0)
             counts->macs += macs;
     }

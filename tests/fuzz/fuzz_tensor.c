@@ -34,6 +34,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         volatile unsigned sum = 0;
         for (size_t i = 0; i < array.n_bytes; i++)
             sum += ((const uint8_t *)array.data)[i];
+        if (array.dtype == MO_STRING && !mo_npy_read_texts(&ctx, "fuzz.npy", &array, &t)) {
+            uint8_t *bytes;
+            size_t n_bytes;
+            if (mo_npy_write_texts(&ctx, "fuzz.npy", &t, &bytes, &n_bytes))     /* what was read is UTF-8 */
+                abort();
+            mo_mem_free(bytes);
+            mo_host_tensor_release(&t);
+        }
         mo_npy_release(&array);
     } else if (!ctx.error[0])
         abort();

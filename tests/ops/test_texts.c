@@ -207,17 +207,18 @@ START_TEST(n_grams_of_texts)
 END_TEST
 
 /* A machine of two support vectors with probabilities, as scikit-learn exports one: what libsvm's coupling of two classes stops
- * at is not the pair's own probability (0.562176, 0.904651, 0.060087). The classes are texts. */
+ * at is not the pair's own probability (0.562176, 0.904651, 0.060087). The class is that of the vote: in the last row the
+ * other one is more likely. The classes are texts. */
 START_TEST(svm_of_two_classes)
 {
-    static const float x[] = { 0, 0, 1, -1, -2, 1 }, vectors[] = { 1, 0, 0, 1 }, rho = 0.5f, a = -1, b = 0.25f;
+    static const float x[] = { 0, 0, 1, -1, -2, 1, -0.3f, 0 }, vectors[] = { 1, 0, 0, 1 }, rho = 0.5f, a = -1, b = 0.25f;
     static const float want[] = { 0.56207526f, 0.43792474f, 0.90465039f, 0.09534959f, 0.06000402f, 0.93999594f };
     static const float coefficients[] = { 1, -1 };
     static const char *labels[] = { "no", "yes" };
     struct one o = one_op("ai.onnx.ml", "SVMClassifier", MO_F32, 6);
     struct mo_shape unknown = { .rank = MO_UNKNOWN };
     mo_value_id scores = mo_graph_add_value(o.g, "scores", MO_F32, &unknown);
-    o.g->values[o.x].shape = mo_shape_of(2, (int64_t)3, (int64_t)2);
+    o.g->values[o.x].shape = mo_shape_of(2, (int64_t)4, (int64_t)2);
     o.g->nodes[o.node].is_dead = true;
     mo_node_id n = mo_graph_add_node(o.g, "SVMClassifier", "ai.onnx.ml", "svm", &o.x, 1, (mo_value_id[]){ o.y, scores }, 2);
     set_texts(o.g, n, "classlabels_strings", labels, 2);
@@ -229,9 +230,10 @@ START_TEST(svm_of_two_classes)
     mo_graph_sweep(o.g);
     struct mo_run *r = forward(&o, x, sizeof x);
     const float *got = mo_run_output_data(r, 1);
-    expect_texts(r, "no\0no\0yes", 10);
+    expect_texts(r, "no\0no\0yes\0no", 13);
     for (int i = 0; i < 6; i++)
         ck_assert_float_eq_tol(got[i], want[i], 2e-6f);
+    ck_assert_float_lt(got[6], got[7]);
     mo_run_free(r);
     mopt_model_free(o.model);
 }

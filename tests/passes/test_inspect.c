@@ -76,6 +76,36 @@ START_TEST(every_node_has_a_row_when_asked)
 END_TEST
 
 /* Behind an operator without a gradient nothing before it can be trained; the unknown one is named. */
+/* An LSTM behind a Concat that does not fit: inspect tells of the model, but of no sizes. */
+START_TEST(what_cannot_be_inferred_is_told)
+{
+    const struct mo_shape shapes[] = { mo_shape_of(1, (int64_t)3), mo_shape_of(3, (int64_t)4, (int64_t)2, (int64_t)3) };
+    mo_value_id x[2], y[2];
+    ck_assert_ptr_nonnull(m = mo_model_new());
+    ck_assert(mo_model_set_opset(m, "", 17));
+    struct mo_graph *g = &m->graph;
+    for (int k = 0; k < 2; k++) {
+        x[k] = mo_graph_add_value(g, k ? "b" : "a", MO_F32, &shapes[k]);
+        y[k] = mo_graph_add_value(g, k ? "z" : "y", MO_F32, &(struct mo_shape){ .rank = MO_UNKNOWN });
+        ck_assert(mo_graph_add_input(g, x[k]));
+    }
+    mo_value_id in[3] = { y[0] };
+    for (int k = 1; k < 3; k++) {
+        const struct mo_shape w = mo_shape_of(3, (int64_t)1, (int64_t)8, (int64_t)(4 - k));
+        ck_assert_uint_ne(in[k] = mo_graph_add_const(g, "w", MO_F32, &w, NULL), MO_NONE);
+    }
+    mo_node_id n = mo_graph_add_node(g, "Concat", NULL, "c", x, 2, &y[0], 1);
+    ck_assert(mo_node_set_int(g, n, "axis", 0));
+    n = mo_graph_add_node(g, "LSTM", NULL, "l", in, 3, &y[1], 1);
+    ck_assert(mo_node_set_int(g, n, "hidden_size", 2) && mo_graph_add_output(g, y[1]));
+    struct mopt_recipe *recipe;
+    ck_assert(!mopt_recipe_new(ctx, &recipe) && !mopt_recipe_add(ctx, recipe, "inspect"));
+    ck_assert_msg(!mopt_apply(ctx, recipe, m, NULL, 0, &report), "%s", mopt_error(ctx));
+    mopt_recipe_free(recipe);
+    ck_assert_int_eq(mo_node_macs(g, &g->nodes[n]), MO_UNKNOWN);
+}
+END_TEST
+
 START_TEST(reasons_are_given)
 {
     struct mopt_recipe *recipe;
@@ -109,6 +139,7 @@ Suite *suite_inspect(void)
     tcase_add_test(t, totals_and_rows);
     tcase_add_test(t, every_node_has_a_row_when_asked);
     tcase_add_test(t, reasons_are_given);
+    tcase_add_test(t, what_cannot_be_inferred_is_told);
     suite_add_tcase(s, t);
     return s;
 }

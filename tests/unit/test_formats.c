@@ -418,7 +418,9 @@ END_TEST
 
 static const struct { const char *header; size_t n; enum mopt_status status; const char *words; } broken_npy[] = {
     {"{'descr': '|O', 'fortran_order': False, 'shape': (2,), }", 8, MOPT_UNSUPPORTED, "pickled objects"},
-    {"{'descr': '<U4', 'fortran_order': False, 'shape': (2,), }", 8, MOPT_UNSUPPORTED, "type '<U4'"},
+    {"{'descr': '<U1', 'fortran_order': False, 'shape': (2,), }", 8, MOPT_UNSUPPORTED, "texts"},
+    {"{'descr': '<U0', 'fortran_order': False, 'shape': (2,), }", 0, MOPT_UNSUPPORTED, "type '<U0'"},
+    {"{'descr': '|S4', 'fortran_order': False, 'shape': (2,), }", 8, MOPT_UNSUPPORTED, "type '|S4'"},
     {"{'descr': [('a', '<i4')], 'fortran_order': False, 'shape': (2,), }", 8, MOPT_UNSUPPORTED, "structures"},
     {"{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }", 8, MOPT_DATA, "announces 12 bytes of elements, 8"},
     {"{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }", 8, MOPT_DATA, "announces 4 bytes of elements, 8"},
@@ -907,6 +909,51 @@ START_TEST(test_tensor_npy)
 }
 END_TEST
 
+/* One to four bytes of UTF-8, an empty text; written, and read again. _i 1: in Fortran order. What is no letter, no UTF-8 or in
+ * the other byte order is refused. */
+START_TEST(test_texts_npy)
+{
+    static const char texts[] = "a\0\xc3\xa9t\xc3\xa9\0\0\xe6\x97\xa5\0\xf0\x9f\x98\x80!\0z";
+    static const char turned[] = "a\0\xe6\x97\xa5\0\xc3\xa9t\xc3\xa9\0\xf0\x9f\x98\x80!\0\0z";
+    char data[sizeof texts];
+    memcpy(data, texts, sizeof texts);
+    struct mo_host_tensor t = {.dtype = MO_STRING, .shape = {.rank = 2, .dim = {2, 3}}, .data = data, .n_bytes = sizeof texts};
+    struct mo_host_tensor again;
+    struct mo_npy array;
+    uint8_t *bytes;
+    size_t n;
+    ck_assert(!mo_npy_write_texts(&rig.ctx, "t", &t, &bytes, &n));
+    ck_assert_uint_eq(n % 64, 2 * 3 * 3 * 4 % 64);
+    char *order = memmem(bytes, n, "False", 5), *type = memmem(bytes, n, "<U3", 3);
+    ck_assert(order && type);
+    if (_i == 1) {
+        memcpy(order, "True ", 5);
+        t.shape.dim[0] = 3;
+        t.shape.dim[1] = 2;
+        memcpy(memmem(bytes, n, "(2, 3)", 6), "(3, 2)", 6);
+    }
+    ck_assert_msg(!mo_npy_parse(&rig.ctx, "t", bytes, n, &array), "%s", rig.ctx.error);
+    ck_assert_int_eq(array.dtype, MO_STRING);
+    ck_assert(!mo_npy_read_texts(&rig.ctx, "t", &array, &again));
+    ck_assert(mo_shape_equal(&again.shape, &t.shape));
+    ck_assert_uint_eq(again.n_bytes, sizeof texts);
+    ck_assert_mem_eq(again.data, _i == 1 ? turned : texts, sizeof texts);
+    mo_host_tensor_release(&again);
+    mo_npy_release(&array);
+    bytes[n - 10] = 0xff;       /* a letter beyond the last one */
+    ck_assert(!mo_npy_parse(&rig.ctx, "t", bytes, n, &array));
+    ck_assert_int_eq(mo_npy_read_texts(&rig.ctx, "t", &array, &again), MOPT_DATA);
+    mo_npy_release(&array);
+    mopt_clear(&rig.ctx);
+    *type = '>';
+    ck_assert_int_eq(mo_npy_parse(&rig.ctx, "t", bytes, n, &array), MOPT_UNSUPPORTED);
+    mo_mem_free(bytes);
+    mopt_clear(&rig.ctx);
+    data[3] = 'x';
+    ck_assert_int_eq(mo_npy_write_texts(&rig.ctx, "t", &t, &bytes, &n), MOPT_UNSUPPORTED);
+}
+END_TEST
+
 START_TEST(test_onnx_testdata)
 {
     float in[2][4] = {{1, 2, 3, 4}, {5, 6, 7, 8}}, out[2][1] = {{10}, {26}};
@@ -969,6 +1016,7 @@ Suite *suite_formats(void)
     tcase_add_loop_test(c, test_svmlight_broken, 0, (int)MO_COUNT(broken_svm));
     tcase_add_test(c, test_tensor_pb);
     tcase_add_test(c, test_tensor_npy);
+    tcase_add_loop_test(c, test_texts_npy, 0, 2);
     tcase_add_test(c, test_onnx_testdata);
     suite_add_tcase(s, c);
     return s;
