@@ -237,4 +237,5 @@ const struct mo_backend mo_backend_cpu = {
     .pool_grad_bf16 = mo_cpu_pool_grad_bf16, .batchnorm_stats_bf16 = mo_cpu_batchnorm_stats_bf16,
     .batchnorm_bf16 = mo_cpu_batchnorm_bf16, .batchnorm_grad_bf16 = mo_cpu_batchnorm_grad_bf16,
     .adam_step = mo_cpu_adam_step, .rmsprop_step = mo_cpu_rmsprop_step, .sum_squares = mo_cpu_sum_squares,
+    .range = mo_cpu_range, .histogram = mo_cpu_histogram,
 };

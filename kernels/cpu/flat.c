@@ -1,4 +1,6 @@
 /* flat.c - pooling, optimizers and sums over the team: loops.h on slices. */
+#include <string.h>
+
 #include "kernels/cpu/fast.h"
 #include "kernels/cpu/loops.h"
 #include "kernels/cpu/split.h"
@@ -200,4 +202,87 @@ void mo_cpu_sum_squares(struct mo_device *dev, size_t n, const float *x, double 
         for (int i = 0; i + step < n_blocks; i += 2 * step)
             s.partial[i] += s.partial[i + step];
     *sum = s.partial[0];
+}
+
+/* ---- observers: smallest and largest, and whole counts, are the same in any order ------------------------------------ */
+
+enum { OBSERVER_SLICES = 16, OBSERVER_ELEMS = 1 << 16, OBSERVER_TABLES = 4 };
+
+struct observed {
+    const struct mo_loops *loops;
+    const float *x;
+    size_t n, n_bins;
+    int n_slices;
+    float low, width;
+    float range[OBSERVER_SLICES][2];
+    uint64_t n_nan[OBSERVER_SLICES];
+    uint32_t *counts;                   /* OBSERVER_TABLES x n_bins a slice */
+};
+
+static struct observed observe(const struct mo_device *dev, size_t n, const float *x)
+{
+    size_t slices = n / OBSERVER_ELEMS;
+    return (struct observed){ .loops = dev->loops, .x = x, .n = n,
+                              .n_slices = slices < 1 ? 1 : slices > OBSERVER_SLICES ? OBSERVER_SLICES : (int)slices };
+}
+
+static const float *observer_part(const struct observed *o, int i, size_t *n)
+{
+    size_t each = (o->n + (size_t)o->n_slices - 1) / (size_t)o->n_slices, begin = (size_t)i * each;
+    begin = begin < o->n ? begin : o->n;
+    *n = o->n - begin < each ? o->n - begin : each;
+    return o->x + begin;
+}
+
+static void range_slice(void *arg, int i)
+{
+    struct observed *o = arg;
+    size_t n;
+    const float *x = observer_part(o, i, &n);
+    o->loops->range(n, x, o->range[i], &o->n_nan[i]);
+}
+
+void mo_cpu_range(struct mo_device *dev, size_t n, const float *x, float *range, uint64_t *n_nan)
+{
+    if (!dev->loops) {
+        mo_ref_range(dev, n, x, range, n_nan);
+        return;
+    }
+    struct observed o = observe(dev, n, x);
+    for (int i = 0; i < o.n_slices; i++)
+        memcpy(o.range[i], range, sizeof o.range[i]);
+    mo_team_run(dev->team, o.n_slices, range_slice, &o);
+    for (int i = 0; i < o.n_slices; i++) {
+        range[0] = o.range[i][0] < range[0] ? o.range[i][0] : range[0];
+        range[1] = o.range[i][1] > range[1] ? o.range[i][1] : range[1];
+        *n_nan += o.n_nan[i];
+    }
+}
+
+static void histogram_slice(void *arg, int i)
+{
+    struct observed *o = arg;
+    size_t n, table = OBSERVER_TABLES * o->n_bins;
+    const float *x = observer_part(o, i, &n);
+    memset(o->counts + (size_t)i * table, 0, table * sizeof *o->counts);
+    o->loops->histogram(n, x, o->low, o->width, o->n_bins, o->counts + (size_t)i * table);
+}
+
+void mo_cpu_histogram(struct mo_device *dev, size_t n, const float *x, float low, float width, size_t n_bins,
+                      uint64_t *counts)
+{
+    struct observed o = observe(dev, n, x);
+    size_t n_tables = (size_t)o.n_slices * OBSERVER_TABLES;
+    if (!dev->loops || n_bins > MO_WORKSPACE_BYTES / sizeof *o.counts / n_tables || n / n_tables > UINT32_MAX / 2) {
+        mo_ref_histogram(dev, n, x, low, width, n_bins, counts);
+        return;
+    }
+    o.n_bins = n_bins;
+    o.low = low;
+    o.width = width;
+    o.counts = dev->workspace;
+    mo_team_run(dev->team, o.n_slices, histogram_slice, &o);
+    for (size_t t = 0; t < n_tables; t++)
+        for (size_t b = 0; b < n_bins; b++)
+            counts[b] += o.counts[t * n_bins + b];
 }

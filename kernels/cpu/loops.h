@@ -45,6 +45,9 @@ struct mo_loops {
     void (*rmsprop)(size_t n, float lr, float alpha, float eps, float momentum, float l2, float *w, const float *g,
                     float *square, float *velocity);
     double (*sum_squares)(size_t n, const float *x);
+    /* ---- observers, as in kernels.def; the bins are counted into 4 tables of n_bins in turn ---- */
+    void (*range)(size_t n, const float *x, float *range, uint64_t *n_nan);
+    void (*histogram)(size_t n, const float *x, float low, float width, size_t n_bins, uint32_t *counts);
 };
 
 extern const struct mo_loops mo_loops_avx2, mo_loops_avx512, mo_loops16_avx2, mo_loops16_avx512;

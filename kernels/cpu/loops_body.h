@@ -679,9 +679,54 @@ static double sum_squares(size_t n, const float *restrict x)
     return lane[0];
 }
 
+/* More lanes than registers have: fewer, the compiler unrolls and then leaves as they are. */
+static void range(size_t n, const float *restrict x, float *restrict range, uint64_t *restrict n_nan)
+{
+    enum { WIDE = 8 * LANES };
+    float low[WIDE], high[WIDE];
+    uint32_t nan[WIDE] = { 0 };
+    size_t i = 0;
+    for (int k = 0; k < WIDE; k++)
+        low[k] = range[0], high[k] = range[1];
+    for (; i < n; i += WIDE) {
+        int m = n - i < WIDE ? (int)(n - i) : WIDE;
+        for (int k = 0; k < m; k++)
+            low[k] = x[i + (size_t)k] < low[k] ? x[i + (size_t)k] : low[k];
+        for (int k = 0; k < m; k++)
+            high[k] = x[i + (size_t)k] > high[k] ? x[i + (size_t)k] : high[k];
+        for (int k = 0; k < m; k++)
+            nan[k] += x[i + (size_t)k] != x[i + (size_t)k];
+    }
+    for (int k = 0; k < WIDE; k++) {
+        range[0] = low[k] < range[0] ? low[k] : range[0];
+        range[1] = high[k] > range[1] ? high[k] : range[1];
+        *n_nan += nan[k];
+    }
+}
+
+/* Where some values belong is found first, in vectors. Neighbours are often alike: four tables, so that a count does not
+ * wait for the one before it. */
+static void histogram(size_t n, const float *restrict x, float low, float width, size_t n_bins, uint32_t *restrict counts)
+{
+    enum { SOME = 512 };
+    int32_t at[SOME];
+    float last = (float)(n_bins - 1);
+    for (size_t i = 0; i < n; i += SOME) {
+        size_t m = n - i < SOME ? n - i : SOME;
+        for (size_t k = 0; k < m; k++) {
+            float bin = floorf((x[i + k] - low) / width);
+            bin = bin > 0 ? bin : 0;            /* NaN counts as low */
+            at[k] = (int32_t)(bin < last ? bin : last);
+        }
+        for (size_t k = 0; k < m; k++)
+            counts[(k & 3) * n_bins + (size_t)at[k]]++;
+    }
+}
+
 const struct mo_loops LOOPS = {
     .bn_sum = bn_sum, .bn_squares = bn_squares, .bn_apply = bn_apply, .bn_grad_sums = bn_grad_sums,
     .bn_grad_apply = bn_grad_apply, .pool = pool_rows, .pool_grad = pool_grad_rows,
-    .axpy = axpy, .sgd = sgd, .adam = adam, .rmsprop = rmsprop, .sum_squares = sum_squares,
+    .axpy = axpy, .sgd = sgd, .adam = adam, .rmsprop = rmsprop, .sum_squares = sum_squares, .range = range,
+    .histogram = histogram,
 };
 #endif

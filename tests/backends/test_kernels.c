@@ -569,6 +569,44 @@ static void case_sum_squares(struct bench *b)
     b->out[b->n_out++] = (float)sum;
 }
 
+/* Enough numbers for more than one slice, of them now and then none. */
+static float *observed(struct bench *b, size_t *n)
+{
+    *n = any_n(b) * (size_t)pick(b, 1, 4);
+    float *x = operand(b, *n, 1, 0);
+    for (size_t i = 0; i < *n; i += 977)
+        b->draft[i] = pick(b, 0, 3) ? 4 * b->draft[i] : NAN;
+    b->be->upload(b->dev, x, b->draft, *n * sizeof *x);
+    return x;
+}
+
+static void case_range(struct bench *b)
+{
+    size_t n;
+    uint64_t three = 3, n_nan;
+    float *x = observed(b, &n), *range = table(b, (float[]){ 0.2f, -0.1f }, 2 * sizeof *range);
+    void *count = table(b, &three, sizeof three);
+    b->be->range(b->dev, n, x, range, count);
+    result(b, range, 2);
+    b->be->download(b->dev, &n_nan, count, sizeof n_nan);
+    b->out[b->n_out++] = (float)n_nan;
+}
+
+static void case_histogram(struct bench *b)
+{
+    enum { MOST = 5000 };
+    size_t n, n_bins = (size_t)pick(b, 1, MOST);
+    float *x = observed(b, &n);
+    uint64_t counts[MOST];
+    for (size_t i = 0; i < n_bins; i++)
+        counts[i] = i;
+    uint64_t *there = table(b, counts, n_bins * sizeof *counts);
+    b->be->histogram(b->dev, n, x, -2, 4.1f / (float)n_bins, n_bins, there);
+    b->be->download(b->dev, counts, there, n_bins * sizeof *counts);
+    for (size_t i = 0; i < n_bins; i++)
+        b->out[b->n_out++] = (float)counts[i];
+}
+
 static void case_unary(struct bench *b)
 {
     size_t n = any_n(b);
@@ -813,7 +851,7 @@ static void case_cell_grad(struct bench *b)
 static const struct { const char *name; void (*run)(struct bench *); } cases[] = {
     CASE(gemm), CASE(gemm_batched), CASE(conv), CASE(conv_grad_input), CASE(conv_grad_weight), CASE(pool), CASE(pool_grad),
     CASE(batchnorm_stats), CASE(batchnorm), CASE(batchnorm_grad), CASE(axpy), CASE(sgd_step), CASE(adam_step),
-    CASE(rmsprop_step), CASE(sum_squares), CASE(unary), CASE(unary_grad), CASE(softmax), CASE(softmax_grad),
+    CASE(rmsprop_step), CASE(sum_squares), CASE(range), CASE(histogram), CASE(unary), CASE(unary_grad), CASE(softmax), CASE(softmax_grad),
     CASE(layernorm), CASE(layernorm_grad), CASE(dropout), CASE(dropout_grad), CASE(gemm_csr), CASE(gemm_csr_grad),
     { "conv_pack", case_conv }, { "conv (product)", case_conv_product }, { "conv (3 x 3)", case_conv_3x3 },
     { "conv (few channels)", case_conv_few }, { "conv_grad_input (3 x 3)", case_conv_3x3_grad_input },
