@@ -567,12 +567,12 @@ static bool build(struct fast *f, const struct mo_device *dev, const struct mo_q
 {
     f->loops = dev->qloops;
     f->product = f->loops->product;
-#if defined(__x86_64__)
-    if (dev->isa == MO_ISA_AMX)
-        f->product = mo_qproduct_amx;
-#endif
     f->flip = d->x_signed ? 128 : 0;
     take_shape(f, &d->shape);
+#if defined(__x86_64__)
+    if (dev->isa == MO_ISA_AMX && f->batch * product3(f->out) > 1)     /* a tile computes 16 rows, and one is needed */
+        f->product = mo_qproduct_amx;
+#endif
     f->way = choose(f, &d->shape);
     if (f->way == DEPTHWISE && (d->y_dtype == 1 || d->y_dtype == 6))
         f->way = GATHER;
