@@ -81,6 +81,9 @@ static enum mopt_status number_to_text(struct mo_host *h, int64_t i, void *to)
     if (dtype == MO_F32 || dtype == MO_F64)
         write_float(dtype, dtype == MO_F64 ? ((const double *)h->in[0])[i] : (double)((const float *)h->in[0])[i], text,
                     sizeof text);
+    else if (mo_dtype_is_half(dtype))
+        write_float(MO_F32, (double)(dtype == MO_F16 ? mo_f16_to_f32 : mo_bf16_to_f32)(((const uint16_t *)h->in[0])[i]), text,
+                    sizeof text);
     else if (dtype == MO_BOOL)
         snprintf(text, sizeof text, "%d", ((const uint8_t *)h->in[0])[i] != 0);
     else if (dtype == MO_U64)
@@ -126,13 +129,15 @@ static enum mopt_status text_to_number(struct mo_host *h, int64_t i, void *to)
         *(uint8_t *)to = text[0] == 't' || text[0] == 'T';
         return MOPT_OK;
     }
-    if (dtype != MO_F32 && dtype != MO_F64)
+    if (dtype != MO_F32 && dtype != MO_F64 && !mo_dtype_is_half(dtype))
         return text_to_int(h, text, dtype, to);
     double x = strtod(text, &end);
     if (end == text || *end)
         return no_number(h, text);
     if (dtype == MO_F64)
         *(double *)to = x;
+    else if (mo_dtype_is_half(dtype))
+        *(uint16_t *)to = (dtype == MO_F16 ? mo_f32_to_f16 : mo_f32_to_bf16)(strtof(text, NULL));
     else
         *(float *)to = strtof(text, NULL);      /* not by way of double, which would round twice */
     return MOPT_OK;
@@ -141,7 +146,7 @@ static enum mopt_status text_to_number(struct mo_host *h, int64_t i, void *to)
 enum mopt_status mo_text_cast(struct mo_run *r, const struct mo_node *n)
 {
     static const enum mo_dtype plain[] = { MO_F32, MO_F64, MO_I64, MO_I32, MO_I16, MO_I8, MO_U64, MO_U32, MO_U16, MO_U8,
-                                           MO_BOOL };
+                                           MO_BOOL, MO_F16, MO_BF16 };
     enum mo_dtype from = mo_run_in_type(r, n, 0), to = mo_run_out_type(r, n, 0), other = from == MO_STRING ? to : from;
     bool is_plain = false;
     for (size_t i = 0; i < MO_COUNT(plain); i++)

@@ -50,3 +50,12 @@ save("words.onnx", [helper.make_node("LabelEncoder", ["x"], ["y"], domain="ai.on
                                      values_strings=["one", "", "三😀"], default_string="?")],
      [("x", S, [None, 2])], [("y", S, [None, 2])])
 same("words.onnx", {"x": np.array([["né", "a"], ["日本", ""], ["a", "b"]], dtype=object)})
+
+# float16 as texts, and back
+x = np.array([0.1, -1.5, 65504, 6e-8, np.inf, -np.inf, np.nan, 0.33325], np.float16)
+for name, source, to in (("write.onnx", TensorProto.FLOAT16, S), ("read.onnx", S, TensorProto.FLOAT16)):
+    save(name, [helper.make_node("Cast", ["x"], ["y"], to=to)], [("x", source, [None])], [("y", to, [None])])
+same("write.onnx", {"x": x})
+back = infer("read.onnx", {"x": infer("write.onnx", {"x": x}, ["y"])[0]}, ["y"])[0]
+if not np.array_equal(back, x, equal_nan=True):
+    sys.exit(f"float16: {x} came back as {back}")
