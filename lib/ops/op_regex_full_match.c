@@ -1,10 +1,9 @@
 /* RegexFullMatch: does the pattern match all of each text. The specification's patterns are RE2's; PCRE2 reads them, and its
  * second matcher, which follows all alternatives at once as RE2 does, decides. What RE2 does not have, back references and
  * looking around, is refused, so that no model depends on it. */
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
 #include <string.h>
 
+#include "lib/ops/regex.h"
 #include "lib/ops/text.h"
 
 struct regex { pcre2_code *code; pcre2_match_data *found; int workspace[4096]; };
@@ -50,27 +49,31 @@ static void unprepare(struct mo_run *r, const struct mo_node *n)
     *mo_run_handle(r, n) = NULL;
 }
 
-static enum mopt_status prepare(struct mo_run *r, const struct mo_node *n)
+enum mopt_status mo_regex_compile(struct mopt_ctx *ctx, const struct mo_attr *pattern, pcre2_code **code)
 {
-    const struct mo_attr *pattern = mo_node_attr(n, "pattern");
-    struct regex *x = mo_mem_new(1, sizeof *x);
     uint32_t last_reference = 0;
     PCRE2_SIZE at;
     int error;
+    *code = pcre2_compile((PCRE2_SPTR)pattern->s, pattern->s_bytes,
+                          PCRE2_UTF | PCRE2_DOLLAR_ENDONLY | PCRE2_NEVER_BACKSLASH_C, &error, &at, NULL);
+    if (!*code) {
+        char why[160] = "";
+        pcre2_get_error_message(error, (PCRE2_UCHAR *)why, sizeof why);
+        return mo_fail(ctx, MOPT_DATA, "the pattern '%.80s': %s at character %zu", pattern->s, why, (size_t)at);
+    }
+    pcre2_pattern_info(*code, PCRE2_INFO_BACKREFMAX, &last_reference);
+    if (last_reference || looks_around(pattern->s))
+        return mo_fail(ctx, MOPT_DATA, "the pattern '%.80s' refers back or looks around, which RE2 does not", pattern->s);
+    return MOPT_OK;
+}
+
+static enum mopt_status prepare(struct mo_run *r, const struct mo_node *n)
+{
+    struct regex *x = mo_mem_new(1, sizeof *x);
     if (!x)
         return mo_no_memory(r->ctx, sizeof *x, "a pattern");
     *mo_run_handle(r, n) = x;
-    x->code = pcre2_compile((PCRE2_SPTR)pattern->s, pattern->s_bytes,
-                            PCRE2_UTF | PCRE2_DOLLAR_ENDONLY | PCRE2_NEVER_BACKSLASH_C, &error, &at,
-                            NULL);
-    if (!x->code) {
-        char why[160] = "";
-        pcre2_get_error_message(error, (PCRE2_UCHAR *)why, sizeof why);
-        return mo_fail(r->ctx, MOPT_DATA, "the pattern '%.80s': %s at character %zu", pattern->s, why, (size_t)at);
-    }
-    pcre2_pattern_info(x->code, PCRE2_INFO_BACKREFMAX, &last_reference);
-    if (last_reference || looks_around(pattern->s))
-        return mo_fail(r->ctx, MOPT_DATA, "the pattern '%.80s' refers back or looks around, which RE2 does not", pattern->s);
+    MO_TRY(mo_regex_compile(r->ctx, mo_node_attr(n, "pattern"), &x->code));
     x->found = pcre2_match_data_create(1, NULL);
     return x->found ? MOPT_OK : mo_no_memory(r->ctx, 64, "a match");
 }

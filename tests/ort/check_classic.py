@@ -59,3 +59,11 @@ same("write.onnx", {"x": x})
 back = infer("read.onnx", {"x": infer("write.onnx", {"x": x}, ["y"])[0]}, ["y"])[0]
 if not np.array_equal(back, x, equal_nan=True):
     sys.exit(f"float16: {x} came back as {back}")
+
+# tokens of texts, by a pattern and by separators; rows of different lengths, other alphabets, nothing left
+TEXTS = np.array(["a cat, the mat", "né 日本 x", "one", "", "12 b34-c"], dtype=object)
+for attributes in ({"tokenexp": "[a-zA-Z0-9_]+"}, {"tokenexp": "\\w\\w+", "mincharnum": 3}, {"tokenexp": "."}, {"separators": [" ", ", "]},
+                   {"separators": [",", " "], "mincharnum": 2}, {"separators": [""]}):
+    save("tokens.onnx", [helper.make_node("Tokenizer", ["x"], ["y"], domain="com.microsoft", mark=0, pad_value="#",
+                                          **{"mincharnum": 1, **attributes})], [("x", S, [None])], [("y", S, [None, None])])
+    same("tokens.onnx", {"x": TEXTS})
