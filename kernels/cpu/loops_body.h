@@ -35,19 +35,19 @@ static inline elem put(float f)
     return mo_bf16_of_float(f);
 }
 #ifdef __AVX512F__
-static inline __m512 load16(const elem *p)
+static inline __m512 load16(__mmask16 lanes, const elem *p)
 {
-    __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+    __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
 
-static inline void store16(elem *p, __m512 v)
+static inline void store16(elem *p, __mmask16 lanes, __m512 v)
 {
     __m512i u = _mm512_castps_si512(v), odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
     __m512i near = _mm512_srli_epi32(_mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
     __m512i nan = _mm512_or_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(0x40));
     __m512i h = _mm512_mask_mov_epi32(near, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), nan);
-    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(h));
+    _mm256_mask_storeu_epi16(p, lanes, _mm512_cvtepi32_epi16(h));
 }
 #endif
 #else
@@ -63,14 +63,14 @@ static inline elem put(float f)
     return f;
 }
 #ifdef __AVX512F__
-static inline __m512 load16(const elem *p)
+static inline __m512 load16(__mmask16 lanes, const elem *p)
 {
-    return _mm512_loadu_ps(p);
+    return _mm512_maskz_loadu_ps(lanes, p);
 }
 
-static inline void store16(elem *p, __m512 v)
+static inline void store16(elem *p, __mmask16 lanes, __m512 v)
 {
-    _mm512_storeu_ps(p, v);
+    _mm512_mask_storeu_ps(p, lanes, v);
 }
 #endif
 #endif
@@ -225,10 +225,12 @@ static inline const elem *tap_row(const struct mo_pool_desc *d, const struct win
     return w->image + ((p0 * d->in[1] + p1) * d->in[2] + w->begin[2]) * d->channels;
 }
 
+/* Of n channels, LANES or fewer, here and below. */
 #ifdef __AVX512F__
-static inline void max_lanes(const struct mo_pool_desc *d, const struct window *w, int64_t channel, elem *y,
+static inline void max_lanes(const struct mo_pool_desc *d, const struct window *w, int64_t channel, int n, elem *y,
                              uint8_t *where)
 {
+    __mmask16 lanes = (__mmask16)((1u << n) - 1);
     __m512 best = _mm512_set1_ps(-INFINITY);
     __m128i tap = _mm_setzero_si128();
     __mmask16 fresh = 0xffff;
@@ -238,25 +240,27 @@ static inline void max_lanes(const struct mo_pool_desc *d, const struct window *
             const elem *row = tap_row(d, w, a, b) + channel;
             int k = (int)((a * d->kernel[1] + b) * d->kernel[2]);
             for (int c = w->t[2].first; c < w->t[2].last; c++) {
-                __m512 v = load16(row + c * step);
+                __m512 v = load16(lanes, row + c * step);
                 __mmask16 more = _mm512_cmp_ps_mask(v, best, _CMP_GT_OQ) | _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q) | fresh;
                 best = _mm512_mask_mov_ps(best, more, v);
                 tap = _mm_mask_mov_epi8(tap, more, _mm_set1_epi8((char)(k + c)));
                 fresh = 0;
             }
         }
-    store16(y, best);
+    store16(y, lanes, best);
     if (where)
-        _mm_storeu_si128((__m128i *)where, tap);
+        _mm_mask_storeu_epi8(where, lanes, tap);
 }
 #else
-static inline void max_lanes(const struct mo_pool_desc *d, const struct window *w, int64_t channel, elem *restrict y,
-                             uint8_t *restrict where)
+/* Kept apart: where it sees that n is LANES, the compiler unrolls the loops and no longer makes vectors of them. */
+__attribute__((noinline, noclone))
+static void max_lanes(const struct mo_pool_desc *d, const struct window *w, int64_t channel, int n, elem *restrict y,
+                      uint8_t *restrict where)
 {
     float best[LANES];
     int32_t tap[LANES], fresh = 1;
     int64_t step = d->dilation[2] * d->channels;
-    for (int i = 0; i < LANES; i++) {
+    for (int i = 0; i < n; i++) {
         best[i] = -INFINITY;
         tap[i] = 0;
     }
@@ -266,7 +270,7 @@ static inline void max_lanes(const struct mo_pool_desc *d, const struct window *
             for (int c = w->t[2].first; c < w->t[2].last; c++) {
                 const elem *restrict v = row + c * step;
                 int32_t k = (int32_t)((a * d->kernel[1] + b) * d->kernel[2] + c);
-                for (int i = 0; i < LANES; i++) {
+                for (int i = 0; i < n; i++) {
                     float f = get(v[i]);
                     int32_t more = (f > best[i]) | (f != f) | fresh;
                     best[i] = more ? f : best[i];
@@ -275,30 +279,12 @@ static inline void max_lanes(const struct mo_pool_desc *d, const struct window *
                 fresh = 0;
             }
         }
-    for (int i = 0; i < LANES; i++)
+    for (int i = 0; i < n; i++)
         y[i] = put(best[i]);
-    for (int i = 0; where && i < LANES; i++)
+    for (int i = 0; where && i < n; i++)
         where[i] = (uint8_t)tap[i];
 }
 #endif
-
-static void max_one(const struct mo_pool_desc *d, const struct window *w, int64_t channel, elem *y, uint8_t *where)
-{
-    float best = -INFINITY;
-    int tap = -1;
-    for (int a = w->t[0].first; a < w->t[0].last; a++)
-        for (int b = w->t[1].first; b < w->t[1].last; b++)
-            for (int c = w->t[2].first; c < w->t[2].last; c++) {
-                float v = get(tap_row(d, w, a, b)[c * d->dilation[2] * d->channels + channel]);
-                if (tap < 0 || v > best || v != v) {
-                    best = v;
-                    tap = (int)((a * d->kernel[1] + b) * d->kernel[2] + c);
-                }
-            }
-    *y = put(best);
-    if (where)
-        *where = (uint8_t)(tap < 0 ? 0 : tap);
-}
 
 static inline float average_scale(const struct mo_pool_desc *d, const struct window *w)
 {
@@ -315,7 +301,6 @@ static inline float average_scale(const struct mo_pool_desc *d, const struct win
     return n > 0 ? 1.0f / (float)n : 0.0f;
 }
 
-/* n is LANES, or fewer with few channels. */
 static inline void average_lanes(const struct mo_pool_desc *d, const struct window *w, int64_t channel, int n, float scale,
                                  elem *restrict y)
 {
@@ -342,16 +327,16 @@ static inline void pool_pixel(const struct mo_pool_desc *d, const struct window 
     bool is_max = d->kind == MO_POOL_MAX;
     float scale = is_max ? 0 : average_scale(d, w);
     if (channels < LANES) {
-        for (int64_t c = 0; is_max && c < channels; c++)
-            max_one(d, w, c, y + c, where ? where + c : NULL);
-        if (!is_max)
+        if (is_max)
+            max_lanes(d, w, 0, (int)channels, y, where);
+        else
             average_lanes(d, w, 0, (int)channels, scale, y);
         return;
     }
     for (int64_t c = 0; c < channels; c += LANES) {
         int64_t from = c + LANES <= channels ? c : channels - LANES;
         if (is_max)
-            max_lanes(d, w, from, y + from, where ? where + from : NULL);
+            max_lanes(d, w, from, LANES, y + from, where ? where + from : NULL);
         else
             average_lanes(d, w, from, LANES, scale, y + from);
     }
@@ -400,31 +385,32 @@ struct cover { int64_t out; int tap; float scale; };
 #define MAX_COVERS 64
 
 #ifdef __AVX512F__
-static inline void max_grad_lanes(const struct cover *v, int n_covers, const elem *dy, const uint8_t *where, bool add,
-                                  elem *dx)
+static inline void max_grad_lanes(const struct cover *v, int n_covers, int n, const elem *dy, const uint8_t *where,
+                                  bool add, elem *dx)
 {
-    __m512 sum = add ? load16(dx) : _mm512_setzero_ps();
+    __mmask16 lanes = (__mmask16)((1u << n) - 1);
+    __m512 sum = add ? load16(lanes, dx) : _mm512_setzero_ps();
     for (int i = 0; i < n_covers; i++) {
-        __m128i tap = _mm_loadu_si128((const __m128i *)(where + v[i].out));
+        __m128i tap = _mm_maskz_loadu_epi8(lanes, where + v[i].out);
         __mmask16 mine = _mm_cmpeq_epi8_mask(tap, _mm_set1_epi8((char)v[i].tap));
-        sum = _mm512_mask_add_ps(sum, mine, sum, load16(dy + v[i].out));
+        sum = _mm512_mask_add_ps(sum, mine, sum, load16(lanes, dy + v[i].out));
     }
-    store16(dx, sum);
+    store16(dx, lanes, sum);
 }
 #else
-static inline void max_grad_lanes(const struct cover *v, int n_covers, const elem *restrict dy,
+static inline void max_grad_lanes(const struct cover *v, int n_covers, int n, const elem *restrict dy,
                                   const uint8_t *restrict where, bool add, elem *restrict dx)
 {
     float sum[LANES];
-    for (int i = 0; i < LANES; i++)
+    for (int i = 0; i < n; i++)
         sum[i] = add ? get(dx[i]) : 0;
     for (int k = 0; k < n_covers; k++) {
         const elem *restrict g = dy + v[k].out;
         const uint8_t *restrict tap = where + v[k].out;
-        for (int i = 0; i < LANES; i++)
+        for (int i = 0; i < n; i++)
             sum[i] += tap[i] == v[k].tap ? get(g[i]) : 0;
     }
-    for (int i = 0; i < LANES; i++)
+    for (int i = 0; i < n; i++)
         dx[i] = put(sum[i]);
 }
 #endif
@@ -442,7 +428,7 @@ static inline void average_grad_lanes(const struct cover *v, int n_covers, int n
         dx[i] = put(sum[i]);
 }
 
-/* With add, lanes must not overlap: what is left is done one by one. */
+/* With add, lanes must not overlap: what is left is done with fewer. */
 static inline void pool_grad_pixel(const struct mo_pool_desc *d, struct cover *v, int n_covers, const elem *dy,
                                    const uint8_t *where, bool add, elem *dx)
 {
@@ -455,18 +441,11 @@ static inline void pool_grad_pixel(const struct mo_pool_desc *d, struct cover *v
         for (int k = 0; k < n_covers; k++)
             v[k].out += at - moved;
         moved = at;
-        if (d->kind != MO_POOL_MAX) {
-            average_grad_lanes(v, n_covers, full ? LANES : (int)left, dy, add, dx + at);
-        } else if (full) {
-            max_grad_lanes(v, n_covers, dy, where, add, dx + at);
-        } else {
-            for (int64_t i = 0; i < left; i++) {
-                float sum = add ? get(dx[at + i]) : 0;
-                for (int k = 0; k < n_covers; k++)
-                    sum += where[v[k].out + i] == v[k].tap ? get(dy[v[k].out + i]) : 0;
-                dx[at + i] = put(sum);
-            }
-        }
+        int n = full ? LANES : (int)left;
+        if (d->kind == MO_POOL_MAX)
+            max_grad_lanes(v, n_covers, n, dy, where, add, dx + at);
+        else
+            average_grad_lanes(v, n_covers, n, dy, add, dx + at);
         c = full ? at + LANES : channels;
     }
 }
@@ -517,23 +496,25 @@ static bool tiles(const struct mo_pool_desc *d)
     for (int i = 0; i < 3; i++)
         if (d->stride[i] != d->kernel[i] || d->dilation[i] != 1 || d->pad_begin[i] || d->out[i] * d->kernel[i] != d->in[i])
             return false;
-    return d->kind == MO_POOL_MAX && d->channels >= LANES;
+    return d->kind == MO_POOL_MAX;
 }
 
 static void tile_row(const struct mo_pool_desc *d, const elem *restrict dy, const uint8_t *restrict where, int first_tap,
                      elem *restrict dx)
 {
     int64_t channels = d->channels;
+    int n = channels < LANES ? (int)channels : LANES;
     for (int64_t o = 0; o < d->out[2]; o++, dy += channels, where += channels)
         for (int t = 0; t < d->kernel[2]; t++, dx += channels)
             for (int64_t c = 0; c < channels; c += LANES) {
-                int64_t at = c + LANES <= channels ? c : channels - LANES;
+                int64_t at = c + n <= channels ? c : channels - n;
 #ifdef __AVX512F__
-                __mmask16 mine = _mm_cmpeq_epi8_mask(_mm_loadu_si128((const __m128i *)(where + at)),
+                __mmask16 lanes = (__mmask16)((1u << n) - 1);
+                __mmask16 mine = _mm_cmpeq_epi8_mask(_mm_maskz_loadu_epi8(lanes, where + at),
                                                      _mm_set1_epi8((char)(first_tap + t)));
-                store16(dx + at, _mm512_maskz_mov_ps(mine, load16(dy + at)));
+                store16(dx + at, lanes, _mm512_maskz_mov_ps(mine, load16(lanes, dy + at)));
 #else
-                for (int i = 0; i < LANES; i++)
+                for (int i = 0; i < n; i++)
                     dx[at + i] = where[at + i] == first_tap + t ? dy[at + i] : 0;
 #endif
             }
