@@ -180,9 +180,39 @@ static enum mopt_status scan_rows(struct mopt_ctx *ctx, struct mo_arena *arena, 
     }
 }
 
-static bool looks_like_header(const struct scan *scan)
+/* Of a file of one row: words alone teach nothing, so that it is a header. With a schema a row of words may be a sample. */
+static bool is_words_only(const struct scan *scan)
 {
     double x;
+    bool has_word = false;
+    for (size_t c = 0; c < scan->n_columns; c++) {
+        if (csv_number(scan->first[c], &x))
+            return false;
+        has_word |= !csv_is_missing(scan->first[c]);
+    }
+    return has_word;
+}
+
+/* The first row is the names that the training file's header had. */
+static bool has_names_of(const struct csv_schema *schema, const struct scan *scan)
+{
+    double x;
+    bool has_word = false;
+    if ((size_t)schema->n_columns != scan->n_columns)
+        return false;
+    for (size_t c = 0; c < scan->n_columns; c++) {
+        if (strcmp(schema->column[c].name, scan->first[c]) != 0)
+            return false;
+        has_word |= !csv_number(scan->first[c], &x);
+    }
+    return has_word;
+}
+
+static bool looks_like_header(const struct scan *scan, const struct csv_schema *schema)
+{
+    double x;
+    if (schema ? has_names_of(schema, scan) : !scan->n_rows && is_words_only(scan))
+        return true;
     for (size_t c = 0; c < scan->n_columns; c++)
         if (scan->seen[c].n_numbers && !scan->seen[c].n_others && !csv_is_missing(scan->first[c]) &&
             !csv_number(scan->first[c], &x))
@@ -527,7 +557,9 @@ static enum mopt_status read_table(struct mopt_ctx *ctx, struct csv *csv, const 
     csv_rows_start(&scan->rows, spec->path[0], blob, separator);
     MO_TRY(scan_first(ctx, &csv->arena, scan));
     MO_TRY(scan_rows(ctx, &csv->arena, scan));
-    bool has_header = header ? header == 2 : looks_like_header(scan);
+    if (schema)
+        MO_TRY(use_schema(ctx, csv, scan, schema));
+    bool has_header = header ? header == 2 : looks_like_header(scan, schema ? &csv->schema : NULL);
     if (!has_header) {
         for (size_t c = 0; c < scan->n_columns; c++)
             MO_TRY(see(ctx, &csv->arena, &scan->seen[c], scan->first[c], scan->first_line));
@@ -535,9 +567,7 @@ static enum mopt_status read_table(struct mopt_ctx *ctx, struct csv *csv, const 
     }
     if (!scan->n_rows)
         return mo_fail(ctx, MOPT_DATA, "%s: has a header and no row", spec->path[0]);
-    if (schema)
-        MO_TRY(use_schema(ctx, csv, scan, schema));
-    else
+    if (!schema)
         MO_TRY(make_schema(ctx, csv, spec, scan, has_header));
     MO_TRY(make_matrix(ctx, csv, scan->n_rows));
     csv_rows_start(&scan->rows, spec->path[0], blob, separator);

@@ -121,13 +121,13 @@ static enum mopt_status measure_side(struct mo_job *job, const struct mopt_model
     return MOPT_OK;
 }
 
-/* An exact pass must not change what the model computes. */
-static enum mopt_status verify(struct mo_job *job, const struct mopt_model *was)
+/* An exact pass must not change what the model computes. was: NULL where its was_bytes were too many to be kept. */
+static enum mopt_status verify(struct mo_job *job, const struct mopt_model *was, uint64_t was_bytes)
 {
     double difference = 0;
-    uint64_t bytes = bytes_in_run(was) + bytes_in_run(job->model);
+    uint64_t bytes = was_bytes + bytes_in_run(job->model);
     enum mopt_status s = MOPT_OK;
-    if (breaks_limit(job->ctx, bytes))
+    if (!was || breaks_limit(job->ctx, bytes))
         s = mo_fail(job->ctx, MOPT_LIMIT, "both models, with %llu MiB of weights, may not run beside each other within "
                     "the %llu MiB that --max-memory allows", (unsigned long long)(bytes >> 20),
                     (unsigned long long)(job->ctx->max_memory_bytes >> 20));
@@ -160,13 +160,14 @@ static enum mopt_status raise_opset(struct mo_job *job)
                        "raised", (long long)now, (long long)opset);
     bool verifies = job->settings->verify && !job->settings->dry_run &&
                     mo_graph_constant_bytes(&job->model->graph) <= MEASURED_BYTES;
-    if (verifies)
+    uint64_t was_bytes = verifies ? bytes_in_run(job->model) : 0;
+    if (verifies && !breaks_limit(ctx, was_bytes))
         MO_TRY(mo_model_copy(ctx, job->model, &was));
     enum mopt_status s = mo_upgrade(ctx, job->model, (int)opset);
     if (!s)
         s = mo_graph_check(ctx, &job->model->graph);
     if (!s && verifies)
-        s = verify(job, was);
+        s = verify(job, was, was_bytes);
     mopt_model_free(was);
     mo_report_set_int(job->report, "opset_before", now);
     mo_report_set_int(job->report, "opset", opset);
@@ -179,7 +180,8 @@ static enum mopt_status run_step(struct mo_job *job, const struct mo_step *step)
     bool changes = !(step->pass->flags & MO_PASS_READS);
     bool verifies = changes && !job->settings->dry_run && step->pass->flags & MO_PASS_EXACT && job->settings->verify;
     struct mopt_model *was = NULL;
-    if (verifies)
+    uint64_t was_bytes = verifies ? bytes_in_run(job->model) : 0;
+    if (verifies && !breaks_limit(ctx, was_bytes))
         MO_TRY(mo_model_copy(ctx, job->model, &was));
     struct mo_arena scratch = {0};
     job->scratch = &scratch;
@@ -200,7 +202,7 @@ static enum mopt_status run_step(struct mo_job *job, const struct mo_step *step)
         s = mo_graph_check(ctx, &job->model->graph);
     }
     if (!s && verifies)
-        s = verify(job, was);
+        s = verify(job, was, was_bytes);
     mo_report_set_number(job->report, "seconds", mo_now_s() - start);
     mo_arena_release(&scratch);
     mopt_model_free(was);

@@ -10,6 +10,8 @@
  * the k smallest are found exactly by counting, in linear time; ties go by position. */
 #include "lib/passes/prune.h"
 
+#include "lib/base/spill.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -193,7 +195,7 @@ enum mopt_status mo_prune_mask(struct mopt_ctx *ctx, const struct mo_graph *g, c
                                uint32_t n_layers, const struct mo_prune_rule *rule, const float *w, size_t n_elems,
                                size_t n_drop, uint8_t *keep)
 {
-    float *score = mo_mem_new(n_elems + 1, sizeof(*score));
+    float *score = mo_constant_new(ctx, (n_elems + 1) * sizeof(*score));
     size_t *count = mo_mem_new(N_BINS, sizeof(*count));
     struct span *spans = mo_mem_new(n_layers + 1, sizeof(*spans));
     bool *is_full = mo_mem_new(n_layers + 1, sizeof(*is_full));

@@ -8,6 +8,8 @@
  * A masked weight keeps the value that it had, out of sight, and comes back
  * with it when the next mask spares it. Never biases, never normalization. */
 #include "lib/passes/prune.h"
+
+#include "lib/base/spill.h"
 #include "lib/graph/op.h"
 
 #include <math.h>
@@ -142,7 +144,7 @@ static enum mopt_status write_zeros(struct masking *m)
         const struct mo_value *v = &g->values[layer->value];
         size_t elem_bytes = (size_t)mo_dtype_bits(v->dtype) / 8, bytes = mo_value_bytes(v);
         struct mo_shape shape = v->shape;
-        char *data = mo_mem_new(1, bytes);
+        char *data = mo_constant_new(m->job->ctx, bytes);
         if (!data)
             return mo_no_memory(m->job->ctx, bytes, layer->name);
         memcpy(data, v->data, bytes);
@@ -425,9 +427,37 @@ static void say_what_zeros_do(struct mopt_ctx *ctx, const struct masking *m)
         mo_log(ctx, "prune", "zeros pay in compressed size only, not in speed; --structured removes channels instead");
 }
 
+/* Weights and masks may be larger than memory: they lie where the system can put them aside. */
+static enum mopt_status mask(struct masking *m)
+{
+    struct mo_job *job = m->job;
+    const struct mo_prune_settings *settings = m->settings;
+    m->keep = mo_constant_new(job->ctx, m->n_elems + 1);
+    m->w = mo_constant_new(job->ctx, (m->n_elems + 1) * sizeof(*m->w));
+    if (!m->keep || !m->w)
+        return mo_no_memory(job->ctx, m->n_elems * 5, "masks");
+    memset(m->keep, 1, m->n_elems);
+    MO_TRY(load_weights(m));
+    if (job->settings->dry_run) {
+        MO_TRY(choose(m, 1));
+        MO_TRY(write_zeros(m));
+        return report(m, "would be masked");
+    }
+    bool retrains = job->dataset && settings->train.epochs > 0;
+    if (!retrains || settings->ramp != MO_RAMP_CUBIC) {
+        MO_TRY(choose(m, 1));
+        MO_TRY(write_zeros(m));
+    }
+    if (retrains) {
+        MO_TRY(retrain(m));
+        MO_TRY(write_zeros(m));
+    }
+    say_what_zeros_do(job->ctx, m);
+    return report(m, "masked");
+}
+
 enum mopt_status mo_prune_weights(struct mo_job *job, const struct mo_prune_settings *settings)
 {
-    struct mopt_ctx *ctx = job->ctx;
     struct masking m = { .job = job, .settings = settings };
     m.rule = (struct mo_prune_rule){ settings->score, settings->scope, settings->max_layer, 0, 0,
                                      (uint64_t)job->settings->seed };
@@ -440,27 +470,10 @@ enum mopt_status mo_prune_weights(struct mo_job *job, const struct mo_prune_sett
             m.layers[l].first -= skipped;
         m.n_elems -= skipped;
     }
-    MO_TRY(settle_goal(&m));
-    m.keep = mo_arena_new(job->scratch, m.n_elems + 1, 1);
-    m.w = mo_arena_new(job->scratch, m.n_elems + 1, sizeof(*m.w));
-    if (!m.keep || !m.w)
-        return mo_no_memory(ctx, m.n_elems * 5, "masks");
-    memset(m.keep, 1, m.n_elems);
-    MO_TRY(load_weights(&m));
-    if (job->settings->dry_run) {
-        MO_TRY(choose(&m, 1));
-        MO_TRY(write_zeros(&m));
-        return report(&m, "would be masked");
-    }
-    bool retrains = job->dataset && settings->train.epochs > 0;
-    if (!retrains || settings->ramp != MO_RAMP_CUBIC) {
-        MO_TRY(choose(&m, 1));
-        MO_TRY(write_zeros(&m));
-    }
-    if (retrains) {
-        MO_TRY(retrain(&m));
-        MO_TRY(write_zeros(&m));
-    }
-    say_what_zeros_do(ctx, &m);
-    return report(&m, "masked");
+    enum mopt_status status = settle_goal(&m);
+    if (!status)
+        status = mask(&m);
+    mo_mem_free(m.keep);
+    mo_mem_free(m.w);
+    return status;
 }

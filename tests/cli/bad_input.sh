@@ -18,6 +18,10 @@ printf '0,0,1\n1,1,0\n1,0,7\n' > rows.csv
 expect 0 "$MOPT" create mlp --layers 2,4,2 --input 2 -o tiny.onnx
 expect 5 "$MOPT" train tiny.onnx --data csv:rows.csv --epochs 1 -o t.onnx
 [ ! -e t.onnx ] || fail "a failed run left a file"
+# a header is no sample
+printf 'alpha,beta,label\n' > header.csv
+expect 5 "$MOPT" train tiny.onnx --data csv:header.csv --epochs 1 -o t.onnx
+says "header.csv: has a header and no row"
 # a loss that is not a number stops and says which step
 expect 1 "$MOPT" train m.onnx --data "$DATA" --subset 2% --epochs 2 --lr 10000 --optimizer sgd --clip 0 -o nan.onnx
 says "step"

@@ -31,6 +31,12 @@ says "no latency of a model this large within the memory allowed"
 cmp wide8.onnx wide8m.onnx
 expect 0 "$MOPT" simplify wide.onnx -o wides.onnx --max-memory 64MB
 says "not verified: both models"
+expect 0 "$MOPT" simplify wide.onnx -o wides2.onnx -f
+cmp wides.onnx wides2.onnx
+# prune too
+expect 0 "$MOPT" prune wide.onnx --amount 0.5 -o widep.onnx --measure 0 --threads 1
+expect 0 "$MOPT" prune wide.onnx --amount 0.5 -o widepm.onnx --measure 0 --threads 1 --max-memory 64MB
+cmp widep.onnx widepm.onnx
 
 # the last weights without validation: it is what happens anyway
 expect 0 "$MOPT" train lenet5.onnx --data "$DATA" --subset 1% --epochs 1 -o u.onnx --val-split 0 --keep last -q --no-evaluate --measure 0
