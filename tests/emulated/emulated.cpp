@@ -627,14 +627,15 @@ cudaError_t emulated_check_launch(unsigned grid, unsigned block)
     return grid == 0 || grid > 2147483647u || block == 0 || block > 1024 ? failed(cudaErrorInvalidValue) : cudaSuccess;
 }
 
-/* A word that looks like an address, is not one of the device, and at which the host has memory. */
+/* A word that looks like an address, is not one of the device, and at which the host has memory. Programs, heaps, stacks and
+ * mappings lie high; what is below may be a pair of numbers, and the address sanitizer's own memory is there. */
 void emulated_check_argument(const void *argument, size_t bytes)
 {
     for (size_t at = 0; at + sizeof(uintptr_t) <= bytes; at += sizeof(uintptr_t)) {
         uintptr_t word;
         unsigned char page;
         memcpy(&word, (const char *)argument + at, sizeof word);
-        if (word >= (uintptr_t)1 << 32 && word < (uintptr_t)1 << 47 && !in_arena((void *)word) &&
+        if (word >= (uintptr_t)1 << 45 && word < (uintptr_t)1 << 47 && !in_arena((void *)word) &&
             mincore((void *)(word & ~(uintptr_t)4095), 1, &page) == 0)
             emulated_fault("an argument of a kernel points to memory of the host");
     }
