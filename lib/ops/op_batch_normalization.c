@@ -5,7 +5,12 @@
  * training_mode (before opset 14: where it has more outputs), and in training
  * where the run's options say so. Training moves the running statistics towards
  * the batch, variance unbiased; the outputs of training_mode follow ONNX's formula
- * (biased, share `momentum` of the old). Lowering may add a residual and Relu. */
+ * (biased, share `momentum` of the old). Lowering may add a residual and Relu.
+ *
+ * An epoch's smaller last batch is normalized as the whole ones are. By running
+ * statistics, as constants, its gradient would be another and far larger one, since
+ * nothing takes out the part along the weights; and its few samples come right before
+ * the validation, so they move the statistics by their share of a whole batch. */
 #include <math.h>
 
 #include "lib/run/fused.h"
@@ -81,6 +86,16 @@ static int64_t rows_of(const struct mo_run *r, const struct mo_node *n)
     return channels ? (int64_t)mo_run_in_elems(r, n, 0) / channels : 0;
 }
 
+static int64_t samples_of(const struct mo_run *r, const struct mo_node *n)
+{
+    return r->sync ? (int64_t)r->sync->batch : mo_in(r->graph, n, 0)->shape.dim[0];
+}
+
+static int64_t whole_batch(const struct mo_run *r, const struct mo_node *n)
+{
+    return r->options.batch ? (int64_t)r->options.batch : samples_of(r, n);
+}
+
 static bool uses_batch(const struct mo_run *r, const struct mo_node *n)
 {
     const struct batchnorm *p = n->params;
@@ -88,8 +103,7 @@ static bool uses_batch(const struct mo_run *r, const struct mo_node *n)
         return true;
     if (!r->is_training || r->options.bn == MO_BN_FROZEN)
         return false;
-    int64_t batch = r->sync ? (int64_t)r->sync->batch : mo_in(r->graph, n, 0)->shape.dim[0];
-    return r->options.bn == MO_BN_BATCH || batch >= LEAST_BATCH;
+    return r->options.bn == MO_BN_BATCH || whole_batch(r, n) >= LEAST_BATCH;
 }
 
 /* Sums of shards: of two things a channel, and the rows. */
@@ -151,8 +165,10 @@ static void give_outputs(struct mo_run *r, const struct mo_node *n, const float 
 
 static void train_state(struct mo_run *r, const struct mo_node *n, const float *mean, const float *var)
 {
-    float share = r->options.bn_momentum > 0.0f ? r->options.bn_momentum : RUN_MOMENTUM;
-    float rows = r->sync ? (float)r->sync->sums[2 * channels_of(r, n)] : (float)rows_of(r, n), *state[2] = {mo_run_in(r, n, 3), mo_run_in(r, n, 4)};
+    float of_whole = fminf(1.0f, (float)samples_of(r, n) / (float)whole_batch(r, n));
+    float share = of_whole * (r->options.bn_momentum > 0.0f ? r->options.bn_momentum : RUN_MOMENTUM);
+    float rows = r->sync ? (float)r->sync->sums[2 * channels_of(r, n)] : (float)rows_of(r, n);
+    float *state[2] = {mo_run_in(r, n, 3), mo_run_in(r, n, 4)};
     if (is_kept(r, n, 3))
         move_towards(r, (size_t)channels_of(r, n), share, 1.0f, state[0], mean, state[0]);
     if (is_kept(r, n, 4))

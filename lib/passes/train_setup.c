@@ -69,7 +69,7 @@ const struct mopt_option mo_train_options[] = {
      .needs = "val-split",
      .help = "stop after so many epochs without gain; 0: never"},
     {"bn", MOPT_OPT_CHOICE, AT(bn), .text_def = "auto", .choices = "auto|batch|frozen",
-     .help = "BatchNormalization; auto: statistics of the batch from 16 samples on"},
+     .help = "BatchNormalization; auto: statistics of the batch where --batch is 16 or more"},
     {"init", MOPT_OPT_CHOICE, AT(init), .text_def = "keep", .choices = "keep|fresh",
      .help = "fresh: start over with random weights"},
     {"keep", MOPT_OPT_CHOICE, AT(keep), .text_def = "best", .choices = "best|last",
@@ -238,6 +238,9 @@ static enum mopt_status try_batch(struct mo_trainer *t, size_t batch, int64_t *w
     const struct mo_loader_options how = {.split = MO_SPLIT_TRAIN, .batch = batch, .limit = (uint32_t)batch};
     struct mo_loader *loader;
     const struct mo_batch *first;
+    t->run->options.batch = batch;
+    for (uint32_t k = 0; t->shards && k < t->shards->n; k++)
+        t->shards->run[k]->options.batch = batch;
     MO_TRY(mo_loader_new(t->ctx, t->job->dataset, &how, &loader));
     enum mopt_status status = mo_loader_start(loader, 0, 0);
     if (!status)

@@ -23,7 +23,7 @@ static inline enum mo_dtype mo_precision_half(enum mo_precision precision)
 {
     return precision == MO_PRECISION_BF16 ? MO_BF16 : precision == MO_PRECISION_F16 ? MO_F16 : MO_UNDEFINED;
 }
-enum mo_bn_mode { MO_BN_AUTO, MO_BN_BATCH, MO_BN_FROZEN };     /* auto: batch statistics when the batch is >= 16 */
+enum mo_bn_mode { MO_BN_AUTO, MO_BN_BATCH, MO_BN_FROZEN };     /* auto: batch statistics when a whole batch is >= 16 */
 
 /* There was no memory on the run's device: fails with MOPT_LIMIT and what the device says of its room. */
 enum mopt_status mo_device_full(struct mo_run *run, uint64_t bytes, const char *what);
@@ -37,7 +37,8 @@ struct mo_run_options {
     enum mo_dtype half;
     bool free_batch;            /* the first dimension of inputs is open, even where the file fixes it */
     enum mo_bn_mode bn;
-    float bn_momentum;          /* 0: 0.1; share of the new batch in the running statistics */
+    float bn_momentum;          /* 0: 0.1; share of a whole new batch in the running statistics */
+    size_t batch;               /* samples of a whole batch, where an epoch's last one may be smaller; 0: every one is whole */
     uint64_t seed;              /* of dropout */
     bool is_shard;              /* it will run a part of a batch beside others (shards.h) */
     struct mo_texts *texts;     /* of a run that lives longer, whose texts have the same numbers here; NULL: its own */

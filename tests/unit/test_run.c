@@ -284,6 +284,53 @@ START_TEST(threads_do_not_change_bits)
 }
 END_TEST
 
+/* ---- an epoch's last batch ------------------------------------------------------------------ */
+
+enum { LAST_CHANNELS = 3, LAST_ROWS = 4, LAST_WHOLE = 32 };
+
+/* A batch of LAST_ROWS through one normalization. What its outputs have for a mean (0: normalized by its own statistics),
+ * and how far the running means went towards it, as a share. */
+static void last_batch(const struct mo_run_options *how, double *mean_out, double *moved)
+{
+    struct net t;
+    net_open(&t, 1, 2, 0, LAST_CHANNELS);
+    batch_norm(&t, LAST_CHANNELS);
+    ck_assert(mo_graph_add_output(t.g, t.last));
+    struct mo_run *run = start(&t, how, LAST_ROWS);
+    struct mo_param *mean = NULL;
+    for (uint32_t p = 0; p < run->n_params; p++)
+        if (run->params[p].is_state && !mean)
+            mean = &run->params[p];
+    ck_assert_ptr_nonnull(mean);
+    const float *x = run->tensors[run->graph->inputs[0]].data, *y = mo_run_output_data(run, 0);
+    double first = 0, was = run->weights[mean->offset];
+    *mean_out = 0;
+    for (int i = 0; i < LAST_ROWS; i++)
+        first += x[i * LAST_CHANNELS] / LAST_ROWS;
+    run->is_training = true;
+    loss(run);
+    for (int i = 0; i < LAST_ROWS; i++)
+        *mean_out += y[i * LAST_CHANNELS] / LAST_ROWS;
+    *moved = (run->weights[mean->offset] - was) / (first - was);
+    mo_run_free(run);
+    net_close(&t);
+}
+
+START_TEST(last_batch_is_normalized_as_whole_ones)
+{
+    double mean, own, moved;
+    last_batch(&(struct mo_run_options){ .train = true, .bn = MO_BN_BATCH }, &own, &moved);
+    ck_assert_double_eq_tol(moved, 0.1, 1e-5);
+    last_batch(&(struct mo_run_options){ .train = true, .batch = LAST_WHOLE }, &mean, &moved);
+    ck_assert_double_eq_tol(mean, own, 1e-6);
+    ck_assert_double_eq_tol(moved, 0.1 * LAST_ROWS / LAST_WHOLE, 1e-5);
+    /* whole batches that are too small for statistics */
+    last_batch(&(struct mo_run_options){ .train = true, .batch = 2 * LAST_ROWS }, &mean, &moved);
+    ck_assert(fabs(mean - own) > 1e-3);
+    ck_assert_double_eq(moved, 0);
+}
+END_TEST
+
 /* ---- bfloat16 ------------------------------------------------------------------------------ */
 
 static void number(struct net *t, const char *type, mo_value_id x, float value)
@@ -645,6 +692,7 @@ Suite *suite_run(void)
     tcase_add_test(c, bf16_bits_do_not_depend_on_threads);
     tcase_add_test(c, bf16_inference);
     tcase_add_test(c, threads_do_not_change_bits);
+    tcase_add_test(c, last_batch_is_normalized_as_whole_ones);
     tcase_add_test(c, inference_agrees_with_plain_c);
     tcase_add_test(c, attention_is_one_kernel);
     tcase_add_test(c, batches_of_other_sizes_share_one_run);
