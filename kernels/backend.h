@@ -133,6 +133,10 @@ struct mo_linear_attention_desc {
  * Query i sees key j where -behind <= j - i <= ahead and where allowed is not 0. of_allowed, of_mask: strides of the
  * masks over batch, heads, queries and keys; 0 repeats. */
 struct mo_heads_step { int64_t image, head, row; };
+static inline int64_t mo_heads_at(const struct mo_heads_step *step, int64_t image, int64_t head, int64_t row)
+{
+    return image * step->image + head * step->head + row * step->row;
+}
 struct mo_attention_desc {
     int64_t batch, heads, kv_heads, queries, keys, size, value_size;       /* sizes: MO_ATTENTION_SIZE at most */
     struct mo_heads_step q, k, v, y;

@@ -31,11 +31,6 @@ struct attention {
 /* Some queries of a head. */
 struct part { int64_t b, h, kv, i0, rows; };
 
-static int64_t at(const struct mo_heads_step *step, int64_t image, int64_t head, int64_t row)
-{
-    return image * step->image + head * step->head + row * step->row;
-}
-
 static int64_t keys_at_once(const struct mo_attention_desc *d)
 {
     return d->size > MO_ATTENTION_SIZE / 2 || d->value_size > MO_ATTENTION_SIZE / 2 ? KEYS / 2 : KEYS;
@@ -104,7 +99,7 @@ static void look(const struct attention *a, const struct part *p)
 {
     const struct mo_attention_desc *d = a->d;
     float packed[PACKED], s[ROWS * KEYS], greatest[ROWS], sum[ROWS], factor[ROWS];
-    float *y = a->y + at(&d->y, p->b, p->h, p->i0);
+    float *y = a->y + mo_heads_at(&d->y, p->b, p->h, p->i0);
     int64_t first, end, most = keys_at_once(d);
     seen(d, p, &first, &end);
     for (int64_t r = 0; r < p->rows; r++) {
@@ -114,15 +109,15 @@ static void look(const struct attention *a, const struct part *p)
     for (int64_t j = first; j < end; j += most) {
         int64_t keys = end - j < most ? end - j : most;
         struct mo_nn_scores t = tile_of(a, p, j, keys, s);
-        pack(a, keys, d->size, a->k + at(&d->k, p->b, p->kv, j), d->k.row, packed);
-        scores(a, p->rows, keys, d->size, d->scale, a->q + at(&d->q, p->b, p->h, p->i0), d->q.row, packed, s);
+        pack(a, keys, d->size, a->k + mo_heads_at(&d->k, p->b, p->kv, j), d->k.row, packed);
+        scores(a, p->rows, keys, d->size, d->scale, a->q + mo_heads_at(&d->q, p->b, p->h, p->i0), d->q.row, packed, s);
         a->loops->attention_mask(&t, NULL);
         a->loops->attention_exp(&t, greatest, sum, factor);
         for (int64_t r = 0; j > first && r < p->rows; r++)
             if (factor[r] != 1.0f)
                 a->loops->attention_scale(1, d->value_size, factor + r, 0.0f, y + r * d->y.row, d->y.row);
         product(a, (struct mo_sgemm_block){ .m = p->rows, .n = d->value_size, .k = keys, .a = s, .a_row = KEYS, .a_col = 1,
-                                            .b = a->v + at(&d->v, p->b, p->kv, j), .b_row = d->v.row, .c = y,
+                                            .b = a->v + mo_heads_at(&d->v, p->b, p->kv, j), .b_row = d->v.row, .c = y,
                                             .ldc = d->y.row, .alpha = 1, .beta = j > first ? 1 : 0 });
     }
     finish(a, p, greatest, sum, y);
@@ -175,8 +170,8 @@ static void learn_tile(const struct attention *a, const struct part *p, const st
 {
     const struct mo_attention_desc *d = a->d;
     float s[ROWS * KEYS], ds[ROWS * KEYS], capped[ROWS * KEYS], dot[ROWS];
-    int64_t of_q = at(&d->q, p->b, p->h, p->i0), of_y = at(&d->y, p->b, p->h, p->i0);
-    int64_t of_k = at(&d->k, p->b, p->kv, keys->j), of_v = at(&d->v, p->b, p->kv, keys->j);
+    int64_t of_q = mo_heads_at(&d->q, p->b, p->h, p->i0), of_y = mo_heads_at(&d->y, p->b, p->h, p->i0);
+    int64_t of_k = mo_heads_at(&d->k, p->b, p->kv, keys->j), of_v = mo_heads_at(&d->v, p->b, p->kv, keys->j);
     struct mo_nn_scores t = tile_of(a, p, keys->j, keys->n, s);
     scores(a, p->rows, keys->n, d->size, d->scale, a->q + of_q, d->q.row, keys->k, s);
     a->loops->attention_mask(&t, d->softcap != 0.0f ? capped : NULL);
@@ -206,7 +201,7 @@ static void learn_tile(const struct attention *a, const struct part *p, const st
 static void clear(const struct mo_heads_step *step, int64_t b, int64_t h, int64_t rows, int64_t n, float *x)
 {
     for (int64_t i = 0; x && i < rows; i++)
-        memset(x + at(step, b, h, i), 0, (size_t)n * sizeof *x);
+        memset(x + mo_heads_at(step, b, h, i), 0, (size_t)n * sizeof *x);
 }
 
 static void learn_head(const struct attention *a, int64_t b, int64_t kv)
@@ -220,8 +215,8 @@ static void learn_head(const struct attention *a, int64_t b, int64_t kv)
         clear(&d->q, b, h, d->queries, d->size, a->dq);
     for (keys.j = 0; keys.j < d->keys; keys.j += most) {
         keys.n = d->keys - keys.j < most ? d->keys - keys.j : most;
-        pack(a, keys.n, d->size, a->k + at(&d->k, b, kv, keys.j), d->k.row, keys.k);
-        pack(a, keys.n, d->value_size, a->v + at(&d->v, b, kv, keys.j), d->v.row, keys.v);
+        pack(a, keys.n, d->size, a->k + mo_heads_at(&d->k, b, kv, keys.j), d->k.row, keys.k);
+        pack(a, keys.n, d->value_size, a->v + mo_heads_at(&d->v, b, kv, keys.j), d->v.row, keys.v);
         for (int64_t h = kv * share; h < (kv + 1) * share; h++)
             for (int64_t i = 0; i < d->queries; i += ROWS) {
                 struct part p = { b, h, kv, i, d->queries - i < ROWS ? d->queries - i : ROWS };

@@ -228,9 +228,8 @@ static struct observed observe(const struct mo_device *dev, size_t n, const floa
 
 static const float *observer_part(const struct observed *o, int i, size_t *n)
 {
-    size_t each = (o->n + (size_t)o->n_slices - 1) / (size_t)o->n_slices, begin = (size_t)i * each;
-    begin = begin < o->n ? begin : o->n;
-    *n = o->n - begin < each ? o->n - begin : each;
+    size_t n_slices = (size_t)o->n_slices, begin = (size_t)i * o->n / n_slices;
+    *n = ((size_t)i + 1) * o->n / n_slices - begin;
     return o->x + begin;
 }
 

@@ -13,16 +13,11 @@ struct looker {
     int64_t query;
 };
 
-static int64_t at(const struct mo_heads_step *step, int64_t image, int64_t head, int64_t row)
-{
-    return image * step->image + head * step->head + row * step->row;
-}
-
 static struct looker looker_of(const struct mo_attention_desc *d, const float *q, const float *k, const uint8_t *allowed,
                                const float *mask, int64_t b, int64_t h, int64_t i)
 {
     const int64_t *a = d->of_allowed, *m = d->of_mask;
-    return (struct looker){ d, q + at(&d->q, b, h, i), k + at(&d->k, b, h / (d->heads / d->kv_heads), 0),
+    return (struct looker){ d, q + mo_heads_at(&d->q, b, h, i), k + mo_heads_at(&d->k, b, h / (d->heads / d->kv_heads), 0),
                             allowed ? allowed + b * a[0] + h * a[1] + i * a[2] : NULL,
                             mask ? mask + b * m[0] + h * m[1] + i * m[2] : NULL, i };
 }
@@ -69,7 +64,7 @@ void mo_ref_attention(struct mo_device *dev, const struct mo_attention_desc *d, 
         for (int64_t h = 0; h < d->heads; h++)
             for (int64_t i = 0; i < d->queries; i++) {
                 struct looker l = looker_of(d, q, k, allowed, mask, b, h, i);
-                float sum = look(&l, v + at(&d->v, b, h / (d->heads / d->kv_heads), 0), y + at(&d->y, b, h, i));
+                float sum = look(&l, v + mo_heads_at(&d->v, b, h / (d->heads / d->kv_heads), 0), y + mo_heads_at(&d->y, b, h, i));
                 if (log_sum)
                     log_sum[(b * d->heads + h) * d->queries + i] = sum;
             }
@@ -81,7 +76,7 @@ static void clear(const struct mo_attention_desc *d, const struct mo_heads_step 
     for (int64_t b = 0; x && b < d->batch; b++)
         for (int64_t h = 0; h < heads; h++)
             for (int64_t i = 0; i < rows; i++)
-                memset(x + at(step, b, h, i), 0, (size_t)n * sizeof *x);
+                memset(x + mo_heads_at(step, b, h, i), 0, (size_t)n * sizeof *x);
 }
 
 static void add(int64_t n, float factor, const float *x, float *to)
@@ -123,8 +118,8 @@ void mo_ref_attention_grad(struct mo_device *dev, const struct mo_attention_desc
         for (int64_t h = 0; h < d->heads; h++)
             for (int64_t i = 0; i < d->queries; i++) {
                 struct looker l = looker_of(d, q, k, allowed, mask, b, h, i);
-                int64_t kv = h / (d->heads / d->kv_heads), of_y = at(&d->y, b, h, i), of_v = at(&d->v, b, kv, 0);
+                int64_t kv = h / (d->heads / d->kv_heads), of_y = mo_heads_at(&d->y, b, h, i), of_v = mo_heads_at(&d->v, b, kv, 0);
                 learn(&l, v + of_v, y + of_y, dy + of_y, log_sum[(b * d->heads + h) * d->queries + i],
-                      dq ? dq + at(&d->q, b, h, i) : NULL, dk ? dk + at(&d->k, b, kv, 0) : NULL, dv ? dv + of_v : NULL);
+                      dq ? dq + mo_heads_at(&d->q, b, h, i) : NULL, dk ? dk + mo_heads_at(&d->k, b, kv, 0) : NULL, dv ? dv + of_v : NULL);
             }
 }

@@ -7,15 +7,12 @@
  *                 computed there
  *   mincharnum    shorter tokens are left out
  *
- * The patterns are RE2's; PCRE2 reads them (op_regex_full_match.c says what is refused). Marks of begin and end are not
- * computed. */
+ * The patterns are RE2's (regex.h). Marks of begin and end are not computed. */
 #include <string.h>
 
 #include "lib/ops/contrib.h"
 #include "lib/ops/regex.h"
 #include "lib/ops/text.h"
-
-struct tokenizer { pcre2_code *code; pcre2_match_data *found; };
 
 /* Tokens of all texts, one behind the other. */
 struct tokens { int64_t *numbers; size_t n, room; };
@@ -40,29 +37,9 @@ static enum mopt_status infer(struct mopt_ctx *ctx, struct mo_graph *g, struct m
     return MOPT_OK;
 }
 
-static void unprepare(struct mo_run *r, const struct mo_node *n)
-{
-    struct tokenizer *t = *mo_run_handle(r, n);
-    if (!t)
-        return;
-    pcre2_match_data_free(t->found);
-    pcre2_code_free(t->code);
-    mo_mem_free(t);
-    *mo_run_handle(r, n) = NULL;
-}
-
 static enum mopt_status prepare(struct mo_run *r, const struct mo_node *n)
 {
-    const struct mo_attr *pattern = mo_node_attr(n, "tokenexp");
-    struct tokenizer *t = mo_mem_new(1, sizeof *t);
-    if (!t)
-        return mo_no_memory(r->ctx, sizeof *t, "a pattern");
-    *mo_run_handle(r, n) = t;
-    if (!pattern)
-        return MOPT_OK;
-    MO_TRY(mo_regex_compile(r->ctx, pattern, &t->code));
-    t->found = pcre2_match_data_create(1, NULL);
-    return t->found ? MOPT_OK : mo_no_memory(r->ctx, 64, "a match");
+    return mo_regex_prepare(r, n, "tokenexp");
 }
 
 static size_t count_letters(const char *text, size_t n_bytes)
@@ -94,18 +71,13 @@ static enum mopt_status add(struct mo_host *h, struct tokens *t, const char *tex
 
 static enum mopt_status cut_by_pattern(struct mo_host *h, const char *text, size_t n_bytes, struct tokens *t)
 {
-    const struct tokenizer *x = *mo_run_handle(h->run, h->node);
+    const struct mo_regex *x = *mo_run_handle(h->run, h->node);
     for (size_t at = 0; at < n_bytes;) {
         int found = pcre2_match(x->code, (PCRE2_SPTR)text, n_bytes, at, 0, x->found, NULL);
         if (found == PCRE2_ERROR_NOMATCH)
             return MOPT_OK;
-        if (found < 0) {
-            char why[160] = "";
-            pcre2_get_error_message(found, (PCRE2_UCHAR *)why, sizeof why);
-            return mo_fail(h->run->ctx, found >= PCRE2_ERROR_UTF8_ERR21 && found <= PCRE2_ERROR_UTF8_ERR1 ? MOPT_DATA
-                                                                                                        : MOPT_LIMIT,
-                           "matching '%.40s': %s", text, why);
-        }
+        if (found < 0)
+            return mo_regex_fail(h->run->ctx, found, text);
         const PCRE2_SIZE *place = pcre2_get_ovector_pointer(x->found);
         MO_TRY(add(h, t, text + place[0], place[1] - place[0]));
         at = place[1];
@@ -203,6 +175,6 @@ const struct mo_op mo_op_tokenizer = {
     .type = "Tokenizer", .domain = MO_CONTRIB, .since_opset = 1,
     .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
     .flags = MO_OP_SHAPES_BY_RUN,
-    .infer = infer, .prepare = prepare, .unprepare = unprepare, .forward = forward,
+    .infer = infer, .prepare = prepare, .unprepare = mo_regex_unprepare, .forward = forward,
     .macs = mo_macs_zero,
 };
