@@ -37,7 +37,7 @@ struct mo_run_options {
     enum mo_dtype half;
     bool free_batch;            /* the first dimension of inputs is open, even where the file fixes it */
     enum mo_bn_mode bn;
-    float bn_momentum;          /* 0: 0.1; share of a whole new batch in the running statistics */
+    float bn_momentum;          /* 0: 0.1; share of a whole new batch in the running statistics; may change between forwards */
     size_t batch;               /* samples of a whole batch, where an epoch's last one may be smaller; 0: every one is whole */
     uint64_t seed;              /* of dropout */
     bool is_shard;              /* it will run a part of a batch beside others (shards.h) */

@@ -159,11 +159,12 @@ void mo_replays_drop(struct mo_run *run, struct mo_plan *plan)
     drop(run, &plan->backward);
 }
 
+/* A recording keeps the numbers that it was made with: a caller that sets bn_momentum may set another one each time. */
 static bool is_recordable(const struct mo_run *run, const struct mo_replay *r)
 {
     const struct mo_run_private *p = run->private_;
     return run->be->record && !r->is_never && !p->is_profiling && !p->after_forward && !p->after_backward && !p->has_csr &&
-           !run->sync && !run->options.reference;
+           !run->sync && !run->options.reference && run->options.bn_momentum == 0;
 }
 
 /* The walk, or what was recorded of it. It is recorded after it was done twice as usual, the second time without an

@@ -331,6 +331,54 @@ START_TEST(last_batch_is_normalized_as_whole_ones)
 }
 END_TEST
 
+/* Means over batches as running statistics: batch i counts 1 / (i + 1), so that share is another one in every forward, also on
+ * a device that records its work. */
+static void average_batches(const char *device)
+{
+    enum { N_BATCHES = 5 };
+    struct net t;
+    net_open(&t, 1, 2, 0, LAST_CHANNELS);
+    batch_norm(&t, LAST_CHANNELS);
+    ck_assert(mo_graph_add_output(t.g, t.last));
+    mopt_close(t.ctx);
+    t.ctx = mopt_open(device, 1);
+    ck_assert_ptr_nonnull(t.ctx);
+    struct mo_run *run = start(&t, &(struct mo_run_options){ .train = true, .bn = MO_BN_BATCH }, 2);
+    mo_value_id mean = MO_NONE;
+    for (uint32_t p = 0; p < run->n_params; p++)
+        if (run->params[p].is_state && mean == MO_NONE)
+            mean = run->params[p].source;
+    run->is_training = true;
+    for (int i = 0; i < N_BATCHES; i++) {
+        float x[2 * LAST_CHANNELS];
+        for (int k = 0; k < 2 * LAST_CHANNELS; k++)
+            x[k] = (float)(i * i);
+        run->options.bn_momentum = 1.0f / (float)(i + 1);
+        ck_assert(!mo_run_set_input(run, 0, x, sizeof x));
+        ck_assert_msg(!mo_run_forward(run), "%s", mopt_error(t.ctx));
+    }
+    ck_assert(!mo_run_store(run, t.g));
+    ck_assert_float_eq_tol(*(const float *)t.g->values[mean].data, (0 + 1 + 4 + 9 + 16) / 5.0f, 1e-5f);
+    mo_run_free(run);
+    net_close(&t);
+}
+
+START_TEST(statistics_are_averaged_over_batches)
+{
+    average_batches("cpu");
+}
+END_TEST
+
+START_TEST(emulated_statistics_are_averaged_over_batches)
+{
+    const char *plugin = getenv("MOPT_EMULATED");
+    if (!plugin || !plugin[0])
+        return;
+    setenv("MOPT_CUDA_PLUGIN", plugin, 1);
+    average_batches("cuda");
+}
+END_TEST
+
 /* ---- bfloat16 ------------------------------------------------------------------------------ */
 
 static void number(struct net *t, const char *type, mo_value_id x, float value)
@@ -693,6 +741,8 @@ Suite *suite_run(void)
     tcase_add_test(c, bf16_inference);
     tcase_add_test(c, threads_do_not_change_bits);
     tcase_add_test(c, last_batch_is_normalized_as_whole_ones);
+    tcase_add_test(c, statistics_are_averaged_over_batches);
+    tcase_add_test(c, emulated_statistics_are_averaged_over_batches);
     tcase_add_test(c, inference_agrees_with_plain_c);
     tcase_add_test(c, attention_is_one_kernel);
     tcase_add_test(c, batches_of_other_sizes_share_one_run);
