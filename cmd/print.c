@@ -284,7 +284,8 @@ void print_inspect(struct cli *cli, const struct mopt_report *r)
     (void)cli;
     for (size_t i = 0; i < mopt_report_count(r); i++) {
         const char *key = mopt_report_key(r, i);
-        bool is_frame = !strcmp(key, "seconds") || !strcmp(key, "exit_code") || !strcmp(key, "engine") || !strcmp(key, "gates");
+        bool is_frame =
+            !strcmp(key, "seconds") || !strcmp(key, "exit_code") || !strcmp(key, "engine") || !strcmp(key, "gates");
         for (size_t k = 0; first[k]; k++)
             is_frame |= !strcmp(key, first[k]);
         if (!is_frame)
@@ -305,7 +306,8 @@ static void print_race_row(const struct mopt_report *m)
     snprintf(ratio, sizeof ratio, isnan(error) ? "%.2f" : "%.2f +- %.2f", number(m, "ratio"), error);
     const char *name = mopt_report_text(at(m, "name"), "?"), *slash = strrchr(name, '/');
     printf("%-20s %10s %8s %8s %17s %19s %8.4g %8.4g %12.5g %13s\n", slash ? slash + 1 : name, parameters, macs, bytes,
-           accuracy, latency, number(m, "latency_ms.median"), number(m, "latency_ms.p99"), number(m, "samples_per_second"), ratio);
+           accuracy, latency, number(m, "latency_ms.median"), number(m, "latency_ms.p99"),
+           number(m, "samples_per_second"), ratio);
 }
 
 void print_bench(struct cli *cli, const struct mopt_report *r)

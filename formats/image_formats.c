@@ -86,7 +86,8 @@ static enum mopt_status read_bmp(struct image *im)
     size_t stride = ((size_t)width * (size_t)bits + 31) / 32 * 4;
     const uint8_t *palette = im->bytes + 14 + header;
     size_t palette_bytes = bits > 8 ? 0 : (size_t)4 << bits;    /* a shorter one is followed by pixels */
-    if (header > im->n || at > im->n || stride * (size_t)height > im->n - at || palette_bytes > im->n - MO_MIN(im->n, 14 + header))
+    if (header > im->n || at > im->n || stride * (size_t)height > im->n - at ||
+        palette_bytes > im->n - MO_MIN(im->n, 14 + header))
         return broken(im, "BMP", "it is cut off");
     for (int64_t y = 0; y < height; y++)
         bmp_row(im->bytes + at + (size_t)(is_upward ? height - 1 - y : y) * stride, width, bits, palette,
@@ -139,7 +140,8 @@ static enum mopt_status read_pnm(struct image *im)
 {
     int kind = im->bytes[1] - '0', channels = kind == 3 || kind == 6 ? RGB : 1;
     struct pnm p = { im->bytes + 2, im->bytes + im->n };
-    int64_t width = pnm_number(&p, false), height = pnm_number(&p, false), most = kind == 1 || kind == 4 ? 1 : pnm_number(&p, false);
+    int64_t width = pnm_number(&p, false), height = pnm_number(&p, false),
+            most = kind == 1 || kind == 4 ? 1 : pnm_number(&p, false);
     uint8_t *pixels;
     if (most < 1 || most > 65535)
         return broken(im, "PNM", "its header is not whole");
@@ -250,7 +252,8 @@ static enum mopt_status read_tiff(struct image *im)
     TIFFOpenOptionsSetWarningHandlerExtR(options, tiff_warning, im);
     TIFFOpenOptionsSetMaxSingleMemAlloc(options, (tmsize_t)1 << 30);
     snprintf(im->why, im->why_bytes, "broken TIFF");
-    TIFF *t = TIFFClientOpenExt("image", "rm", &m, tiff_read, tiff_write, tiff_seek, tiff_close, tiff_size, NULL, NULL, options);
+    TIFF *t = TIFFClientOpenExt("image", "rm", &m, tiff_read, tiff_write, tiff_seek, tiff_close, tiff_size, NULL, NULL,
+                                options);
     TIFFOpenOptionsFree(options);
     if (!t)
         return MOPT_DATA;

@@ -185,7 +185,8 @@ static bool set_image(struct numpy *np, int layout)
 {
     const struct mo_shape *s = &np->x.npy.shape;
     struct mo_source *base = &np->base;
-    bool last = s->rank == 4 && (s->dim[3] == 1 || s->dim[3] == 3), first = s->rank == 4 && (s->dim[1] == 1 || s->dim[1] == 3);
+    bool last = s->rank == 4 && (s->dim[3] == 1 || s->dim[3] == 3),
+         first = s->rank == 4 && (s->dim[1] == 1 || s->dim[1] == 3);
     if (np->x.npy.dtype != MO_U8 || layout == LAYOUT_TENSOR || (s->rank != 3 && !last && !first))
         return false;
     np->is_planar = s->rank == 4 && (layout == LAYOUT_CHW ? first : !last);

@@ -205,7 +205,8 @@ static enum mopt_status number_labels(struct mopt_ctx *ctx, struct svm *svm)
         if (svm->labels)
             ok = (found = bsearch(&x, svm->labels, (size_t)svm->n_labels, sizeof x, by_number)) != NULL;
         if (!ok)
-            return mo_fail(ctx, MOPT_DATA, "%s: label %g of row %zu is none of the training data's", svm->base.path, x, i + 1);
+            return mo_fail(ctx, MOPT_DATA, "%s: label %g of row %zu is none of the training data's", svm->base.path, x,
+                           i + 1);
         svm->label[i] = svm->labels ? (int32_t)(found - svm->labels) : (int32_t)x;
     }
     return MOPT_OK;
@@ -268,8 +269,10 @@ static enum mopt_status read_schema(struct mopt_ctx *ctx, struct svm *svm, const
         ok = !labels || read_labels(svm, labels);
     }
     cJSON_Delete(root);
-    return ok ? MOPT_OK : mo_fail(ctx, MOPT_DATA, "the model was trained on data of another format (or its schema is broken); "
-                                                  "--schema data numbers classes anew");
+    return ok ? MOPT_OK
+              : mo_fail(ctx, MOPT_DATA,
+                        "the model was trained on data of another format (or its schema is broken); "
+                        "--schema data numbers classes anew");
 }
 
 /* ---- opening ------------------------------------------------------------------------------------ */

@@ -47,10 +47,11 @@ static bool takes(const struct mo_few_loops *l, const struct mo_conv_desc *d)
 {
     bool is_simple = d->act == MO_ACT_NONE || d->act == MO_ACT_RELU || d->act == MO_ACT_CLIP;
     bool pays = d->in_channels <= 2 || (d->stride[1] == 1 && d->kernel[0] * d->kernel[1] * d->in_channels <= SHORT_SUM);
-    return pays && is_simple && !d->adds_residual && d->n_spatial == 2 && d->groups == 1 && !d->is_bf16 && d->batch > 0 &&
-           d->in_channels > 0 && d->in_channels <= MAX_CHANNELS && d->out_channels >= 8 && d->out[0] > 0 && d->out[1] >= l->least && d->pad_begin[1] < reach(d, 1) &&
-           mo_few_takes_step(d->stride[1] * d->in_channels) && d->kernel[0] * d->kernel[1] * d->in_channels <= MAX_TAPS &&
-           reach(d, 0) * row_floats(d) <= STRIP_FLOATS;
+    return pays && is_simple && !d->adds_residual && d->n_spatial == 2 && d->groups == 1 && !d->is_bf16 &&
+           d->batch > 0 && d->in_channels > 0 && d->in_channels <= MAX_CHANNELS && d->out_channels >= 8 &&
+           d->out[0] > 0 && d->out[1] >= l->least && d->pad_begin[1] < reach(d, 1) &&
+           mo_few_takes_step(d->stride[1] * d->in_channels) &&
+           d->kernel[0] * d->kernel[1] * d->in_channels <= MAX_TAPS && reach(d, 0) * row_floats(d) <= STRIP_FLOATS;
 }
 
 static size_t weight_floats(const struct mo_few_conv *c)

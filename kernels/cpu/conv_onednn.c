@@ -610,8 +610,17 @@ void mo_dnn_conv(struct mo_device *dev, struct mo_dnn_conv *conv, const void *x,
 {
     struct stage *s = &conv->forward;
     mo_onednn_enter(conv->lib);
-    struct job j = { .dev = dev, .conv = conv, .stage = s, .kind = FORWARD, .x = x, .y = y, .residual = residual,
-                     .elem_bytes = elem_bytes(conv), .bias = bias, .w = weights_for(conv, s, w, scratch), .scratch = (char *)scratch + s->w_bytes };
+    struct job j = {.dev = dev,
+                    .conv = conv,
+                    .stage = s,
+                    .kind = FORWARD,
+                    .x = x,
+                    .y = y,
+                    .residual = residual,
+                    .elem_bytes = elem_bytes(conv),
+                    .bias = bias,
+                    .w = weights_for(conv, s, w, scratch),
+                    .scratch = (char *)scratch + s->w_bytes};
     mo_team_run(dev->team, s->n_slices, run_slice, &j);
 }
 
@@ -620,8 +629,15 @@ void mo_dnn_conv_grad_input(struct mo_device *dev, struct mo_dnn_conv *conv, con
 {
     struct stage *s = &conv->grad_input;
     mo_onednn_enter(conv->lib);
-    struct job j = { .dev = dev, .conv = conv, .stage = s, .kind = GRAD_INPUT, .x = dx, .y = dy,
-                     .elem_bytes = elem_bytes(conv), .w = weights_for(conv, s, w, scratch), .scratch = (char *)scratch + s->w_bytes };
+    struct job j = {.dev = dev,
+                    .conv = conv,
+                    .stage = s,
+                    .kind = GRAD_INPUT,
+                    .x = dx,
+                    .y = dy,
+                    .elem_bytes = elem_bytes(conv),
+                    .w = weights_for(conv, s, w, scratch),
+                    .scratch = (char *)scratch + s->w_bytes};
     mo_team_run(dev->team, s->n_slices, run_slice, &j);
 }
 
@@ -652,8 +668,16 @@ void mo_dnn_conv_grad_weight(struct mo_device *dev, struct mo_dnn_conv *conv, co
 {
     struct stage *s = &conv->grad_weight;
     size_t bias_bytes = aligned((size_t)conv->d.out_channels * sizeof(float)), each = s->w_bytes + bias_bytes;
-    struct job j = { .dev = dev, .conv = conv, .stage = s, .kind = GRAD_WEIGHT, .x = x, .y = dy, .partial = scratch,
-                     .elem_bytes = elem_bytes(conv), .partial_each = each, .scratch = (char *)scratch + (size_t)s->n_slices * each };
+    struct job j = {.dev = dev,
+                    .conv = conv,
+                    .stage = s,
+                    .kind = GRAD_WEIGHT,
+                    .x = x,
+                    .y = dy,
+                    .partial = scratch,
+                    .elem_bytes = elem_bytes(conv),
+                    .partial_each = each,
+                    .scratch = (char *)scratch + (size_t)s->n_slices * each};
     mo_onednn_enter(conv->lib);
     mo_team_run(dev->team, s->n_slices, run_slice, &j);
     struct tree t = { scratch, each / sizeof(float), each / sizeof(float), s->n_slices };

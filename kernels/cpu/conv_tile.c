@@ -26,8 +26,9 @@ bool mo_tile_conv_takes(const struct mo_device *dev, const struct mo_conv_desc *
 {
     bool is_simple = d->act == MO_ACT_NONE || d->act == MO_ACT_RELU || d->act == MO_ACT_CLIP;
     return mo_sgemm_loops(dev->isa) && is_simple && d->n_spatial == 1 && d->kernel[0] == 1 && d->stride[0] == 1 &&
-           !d->pad_begin[0] && !d->pad_end[0] && d->groups == 1 && d->constant_weights && !d->is_bf16 && !d->needs_grad_input && !d->needs_grad_weight && d->batch > 0 &&
-           d->in[0] > 0 && d->in_channels > 0 && d->out_channels > 0;
+           !d->pad_begin[0] && !d->pad_end[0] && d->groups == 1 && d->constant_weights && !d->is_bf16 &&
+           !d->needs_grad_input && !d->needs_grad_weight && d->batch > 0 && d->in[0] > 0 && d->in_channels > 0 &&
+           d->out_channels > 0;
 }
 
 static void cut(struct mo_tile_conv *c)

@@ -42,7 +42,8 @@ static int64_t round_up(int64_t n, int64_t to)
 static bool is_for_it(const struct mo_conv_desc *d)
 {
     for (int i = 0; i < 2; i++)
-        if (d->kernel[i] != 3 || d->stride[i] != 1 || d->dilation[i] != 1 || d->pad_begin[i] > 2 || d->out[i] < 1 || d->in[i] < 1)
+        if (d->kernel[i] != 3 || d->stride[i] != 1 || d->dilation[i] != 1 || d->pad_begin[i] > 2 || d->out[i] < 1 ||
+            d->in[i] < 1)
             return false;
     return d->n_spatial == 2 && d->groups == 1 && !d->is_bf16 && d->batch > 0 && d->in_channels > 0 && d->out_channels > 0;
 }
@@ -249,7 +250,8 @@ static void panel_of(const struct job *j, int64_t first, int64_t last, int64_t p
     for (int i = 0; i < c->places; i++)
         c->loops->product(last - first, c->k, c->panel, in + i * c->in_plane, c->block, w + i * c->k * c->panel,
                           out + i * c->out_plane);
-    c->loops->out(&c->image, &j->end, first, last, panel * c->panel, n < c->panel ? n : c->panel, out, c->out_plane, c->panel, j->y);
+    c->loops->out(&c->image, &j->end, first, last, panel * c->panel, n < c->panel ? n : c->panel, out, c->out_plane,
+                  c->panel, j->y);
 }
 
 static void blocks_slice(void *arg, int i)

@@ -218,9 +218,9 @@ const struct mo_backend mo_backend_cpu = {
 #include "kernels/kernels.def"
 #undef MO_KERNEL
     .conv_new = mo_cpu_conv_new, .conv_free = mo_cpu_conv_free, .conv_scratch_bytes = mo_cpu_conv_scratch_bytes,
-    .packs_products = mo_cpu_packs_products, .qconv_new = mo_cpu_qconv_new, .qconv_free = mo_cpu_qconv_free, .qconv_scratch_bytes = mo_cpu_qconv_scratch_bytes,
-    .qconv = mo_cpu_qconv, .qpool = mo_cpu_qpool, .qbinary = mo_cpu_qbinary,
-    .quantize = mo_cpu_quantize, .lookup = mo_cpu_lookup, .qfirst = mo_cpu_qfirst,
+    .packs_products = mo_cpu_packs_products, .qconv_new = mo_cpu_qconv_new, .qconv_free = mo_cpu_qconv_free,
+    .qconv_scratch_bytes = mo_cpu_qconv_scratch_bytes, .qconv = mo_cpu_qconv, .qpool = mo_cpu_qpool,
+    .qbinary = mo_cpu_qbinary, .quantize = mo_cpu_quantize, .lookup = mo_cpu_lookup, .qfirst = mo_cpu_qfirst,
     .conv_pack = mo_cpu_conv_pack, .conv = mo_cpu_conv, .conv_grad_input = mo_cpu_conv_grad_input,
     .conv_grad_weight = mo_cpu_conv_grad_weight, .gemm = mo_cpu_gemm, .gemm_batched = mo_cpu_gemm_batched,
     .attention = mo_cpu_attention, .attention_grad = mo_cpu_attention_grad,

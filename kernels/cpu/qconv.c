@@ -476,7 +476,8 @@ static void multiply_matrix(const struct job *j, int64_t begin, int64_t end, int
     }
 }
 
-static void multiply_gathered(const struct job *j, int64_t begin, int64_t end, int64_t panel, int64_t panel_end, uint8_t *rows)
+static void multiply_gathered(const struct job *j, int64_t begin, int64_t end, int64_t panel, int64_t panel_end,
+                              uint8_t *rows)
 {
     const struct fast *f = j->f;
     for (int64_t group = 0; group < f->groups; group++) {

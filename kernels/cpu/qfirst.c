@@ -83,10 +83,11 @@ void mo_cpu_qfirst(struct mo_device *dev, const struct mo_qfirst_desc *d, const 
     int64_t taps = c->kernel[0] * c->kernel[1] * c->in_channels, width = (c->out_channels + 31) / 32 * 32;
     struct work k = { .loops = dev->qloops, .d = d, .x = x, .y = y };
     k.lines = ((d->pool[0] - 1) * c->stride[0]) + (c->kernel[0] - 1) * c->dilation[0] + 1;
-    k.pitch = (((d->pooled[1] - 1) * d->pool_stride[1] + d->pool[1] - 1) * c->stride[1] + (c->kernel[1] - 1) * c->dilation[1] + 1) *
+    k.pitch = (((d->pooled[1] - 1) * d->pool_stride[1] + d->pool[1] - 1) * c->stride[1] +
+               (c->kernel[1] - 1) * c->dilation[1] + 1) *
               c->in_channels;
-    if (!dev->qloops || c->n_spatial != 2 || taps > MAX_TAPS || d->pool[0] * d->pool[1] > MAX_TAPS || k.lines * k.pitch > MAX_FLOATS ||
-        (size_t)((taps + 1) * width) * sizeof(float) > MO_WORKSPACE_BYTES) {
+    if (!dev->qloops || c->n_spatial != 2 || taps > MAX_TAPS || d->pool[0] * d->pool[1] > MAX_TAPS ||
+        k.lines * k.pitch > MAX_FLOATS || (size_t)((taps + 1) * width) * sizeof(float) > MO_WORKSPACE_BYTES) {
         mo_ref_qfirst(dev, d, x, w, bias, y);
         return;
     }
@@ -95,9 +96,18 @@ void mo_cpu_qfirst(struct mo_device *dev, const struct mo_qfirst_desc *d, const 
     find_taps(&k, tap);
     find_windows(&k, window);
     k.first = (struct mo_qfirst){
-        .tap = tap, .n_taps = (int)taps, .window = window, .n_windows = (int)(d->pool[0] * d->pool[1]),
-        .step = d->pool_stride[1] * c->stride[1] * c->in_channels, .w = packed, .width = width, .n_channels = (int)c->out_channels,
-        .scale = d->scale, .low = (float)(d->y_low - d->y_zero), .high = (float)(d->y_high - d->y_zero), .zero = d->y_zero,
+        .tap = tap,
+        .n_taps = (int)taps,
+        .window = window,
+        .n_windows = (int)(d->pool[0] * d->pool[1]),
+        .step = d->pool_stride[1] * c->stride[1] * c->in_channels,
+        .w = packed,
+        .width = width,
+        .n_channels = (int)c->out_channels,
+        .scale = d->scale,
+        .low = (float)(d->y_low - d->y_zero),
+        .high = (float)(d->y_high - d->y_zero),
+        .zero = d->y_zero,
     };
     int64_t steps = d->pooled[1] * k.first.n_windows * taps * width / 16;
     mo_split(dev, c->batch * d->pooled[0], mo_split_grain(steps), pooled_lines, &k);

@@ -64,7 +64,8 @@ void mo_ref_attention(struct mo_device *dev, const struct mo_attention_desc *d, 
         for (int64_t h = 0; h < d->heads; h++)
             for (int64_t i = 0; i < d->queries; i++) {
                 struct looker l = looker_of(d, q, k, allowed, mask, b, h, i);
-                float sum = look(&l, v + mo_heads_at(&d->v, b, h / (d->heads / d->kv_heads), 0), y + mo_heads_at(&d->y, b, h, i));
+                float sum = look(&l, v + mo_heads_at(&d->v, b, h / (d->heads / d->kv_heads), 0),
+                                 y + mo_heads_at(&d->y, b, h, i));
                 if (log_sum)
                     log_sum[(b * d->heads + h) * d->queries + i] = sum;
             }
@@ -118,8 +119,10 @@ void mo_ref_attention_grad(struct mo_device *dev, const struct mo_attention_desc
         for (int64_t h = 0; h < d->heads; h++)
             for (int64_t i = 0; i < d->queries; i++) {
                 struct looker l = looker_of(d, q, k, allowed, mask, b, h, i);
-                int64_t kv = h / (d->heads / d->kv_heads), of_y = mo_heads_at(&d->y, b, h, i), of_v = mo_heads_at(&d->v, b, kv, 0);
+                int64_t kv = h / (d->heads / d->kv_heads), of_y = mo_heads_at(&d->y, b, h, i),
+                        of_v = mo_heads_at(&d->v, b, kv, 0);
                 learn(&l, v + of_v, y + of_y, dy + of_y, log_sum[(b * d->heads + h) * d->queries + i],
-                      dq ? dq + mo_heads_at(&d->q, b, h, i) : NULL, dk ? dk + mo_heads_at(&d->k, b, kv, 0) : NULL, dv ? dv + of_v : NULL);
+                      dq ? dq + mo_heads_at(&d->q, b, h, i) : NULL, dk ? dk + mo_heads_at(&d->k, b, kv, 0) : NULL,
+                      dv ? dv + of_v : NULL);
             }
 }

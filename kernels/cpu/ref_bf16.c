@@ -81,7 +81,8 @@ static void load_c(int type, const void *c, int64_t m, int64_t n, int64_t ld, fl
 {
     for (int64_t i = 0; i < m; i++)
         for (int64_t j = 0; j < n; j++)
-            to[i * n + j] = type == F32 ? ((const float *)c)[i * ld + j] : mo_float_of_bf16(((const uint16_t *)c)[i * ld + j]);
+            to[i * n + j] =
+                type == F32 ? ((const float *)c)[i * ld + j] : mo_float_of_bf16(((const uint16_t *)c)[i * ld + j]);
 }
 
 static void store_c(int type, const float *from, int64_t m, int64_t n, int64_t ld, void *c)

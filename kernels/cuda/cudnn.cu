@@ -173,7 +173,8 @@ static cudnnStatus_t make_descriptors(struct mo_device *dev, struct mo_cudnn_con
     if (!s)
         s = l->cudnnSetTensor4dDescriptor(c->bias, CUDNN_TENSOR_NHWC, type, 1, co, 1, 1);
     if (!s)
-        s = l->cudnnSetFilter4dDescriptor(c->w, type, CUDNN_TENSOR_NHWC, co, (int)c->ic, (int)d->kernel[0], (int)d->kernel[1]);
+        s = l->cudnnSetFilter4dDescriptor(c->w, type, CUDNN_TENSOR_NHWC, co, (int)c->ic, (int)d->kernel[0],
+                                          (int)d->kernel[1]);
     if (!s)
         s = l->cudnnSetActivationDescriptor(c->act, d->act == MO_ACT_RELU ? CUDNN_ACTIVATION_RELU : CUDNN_ACTIVATION_IDENTITY,
                                             CUDNN_PROPAGATE_NAN, 0);

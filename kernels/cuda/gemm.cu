@@ -292,7 +292,8 @@ void mo_cuda_gemm_batched_bf16(struct mo_device *dev, bool ta, bool tb, int64_t 
     struct mo_product p = {};
     p.m = m, p.n = n, p.k = k, p.lda = lda, p.ldb = ldb, p.ldc = ldc, p.n_batch = n_batch, p.ta = ta, p.tb = tb;
     if (m > 0 && n > 0 && n_batch > 0)
-        MO_BY_HALF(dev, batched_halves<H>(dev, p, alpha, type_a, a, offset_a, type_b, b, offset_b, beta, type_c, c, offset_c););
+        MO_BY_HALF(dev, batched_halves<H>(dev, p, alpha, type_a, a, offset_a, type_b, b, offset_b, beta, type_c, c,
+                                          offset_c););
 }
 
 /* ---- int8 ------------------------------------------------------------------------------------ */

@@ -134,8 +134,8 @@ void mo_cuda_lookup(struct mo_device *dev, size_t n, const uint8_t *table, const
 
 /* ---- a first layer ------------------------------------------------------------------------------------- */
 
-void mo_cuda_qfirst(struct mo_device *dev, const struct mo_qfirst_desc *desc, const float *x, const float *w, const float *bias,
-                    uint8_t *y)
+void mo_cuda_qfirst(struct mo_device *dev, const struct mo_qfirst_desc *desc, const float *x, const float *w,
+                    const float *bias, uint8_t *y)
 {
     struct mo_qfirst_desc d = *desc;
     mo_each(dev, d.conv.batch * d.pooled[0] * d.pooled[1] * d.conv.out_channels, [=] __device__(int64_t u) {

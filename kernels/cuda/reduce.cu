@@ -144,7 +144,9 @@ static void reduce_whole(struct mo_device *dev, enum mo_reduce f, const struct p
                 mo_sum(), [=] __device__(int64_t out, double v) { y[out] = (T)(int64_t)log(v); });
         return;
     }
-    uint64_t first = f == MO_REDUCE_MAX ? (uint64_t)INT64_MIN : f == MO_REDUCE_MIN ? (uint64_t)INT64_MAX : f == MO_REDUCE_PROD;
+    uint64_t first = f == MO_REDUCE_MAX   ? (uint64_t)INT64_MIN
+                     : f == MO_REDUCE_MIN ? (uint64_t)INT64_MAX
+                                          : f == MO_REDUCE_PROD;
     mo_fold(dev, p.kept.n, p.reduced.n, p.side_by_side, first,
             [=] __device__(int64_t out, int64_t k) {
                 return whole_term(f, (int64_t)x[place(p.kept, out) + place(p.reduced, k)]);

@@ -167,7 +167,8 @@ static void describe_batch(const struct mo_loader *l, struct slot *slot, size_t 
 static void fill_batch(const struct mo_loader *l, struct slot *slot, size_t b, struct mo_scratch *scratch)
 {
     const struct mo_loader_options *o = &l->options;
-    size_t whole = (o->at + b * MO_MAX(o->by, 1u)) * o->batch, from = whole, to = MO_MIN(from + o->batch, l->n_samples), n = 0;
+    size_t whole = (o->at + b * MO_MAX(o->by, 1u)) * o->batch, from = whole, to = MO_MIN(from + o->batch, l->n_samples),
+           n = 0;
     if (o->n_parts) {
         size_t size = to - whole;
         to = whole + (size_t)(o->first_part + o->parts) * size / o->n_parts;

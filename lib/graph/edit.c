@@ -263,8 +263,8 @@ bool mo_node_set_text(struct mo_graph *g, mo_node_id n, const char *name, const 
     return true;
 }
 
-static struct mo_attr *set_list(struct mo_graph *g, mo_node_id n, const char *name, enum mo_attr_kind kind, const void *values,
-                                size_t count, size_t each, void **copy)
+static struct mo_attr *set_list(struct mo_graph *g, mo_node_id n, const char *name, enum mo_attr_kind kind,
+                                const void *values, size_t count, size_t each, void **copy)
 {
     *copy = mo_arena_new(g->arena, MO_MAX(count, (size_t)1), each);
     if (*copy && count)

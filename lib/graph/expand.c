@@ -118,7 +118,8 @@ static enum mopt_status take_node(struct mo_expand *e, const struct mo_node *fro
         memcpy(attrs, from->attrs, from->n_attrs * sizeof *attrs);
     e->g->nodes[id].attrs = attrs;
     e->g->nodes[id].n_attrs = from->n_attrs;
-    if (mo_node_is(from, "Cast") && is_half((enum mo_dtype)mo_node_int(from, "to", 0)) && !mo_node_set_int(e->g, id, "to", MO_F32))
+    if (mo_node_is(from, "Cast") && is_half((enum mo_dtype)mo_node_int(from, "to", 0)) &&
+        !mo_node_set_int(e->g, id, "to", MO_F32))
         return mo_no_memory(e->ctx, sizeof *attrs, "a Cast");
     return MOPT_OK;
 }

@@ -88,7 +88,8 @@ static void backward_half(struct mo_run *r, const struct mo_node *n, void *dx)
     size_t n_elems = (size_t)mo_value_elems(mo_in(r->graph, n, 0));
     bool add = mo_run_adds(r, n, 0), from_half = mo_run_in_half(r, n, 0);
     void *to = add ? mo_run_scratch(r, n) : dx;
-    r->be->cast(r->dev, (int)mo_out(r->graph, n, 0)->dtype, (int)mo_in(r->graph, n, 0)->dtype, n_elems, mo_run_grad_out(r, n, 0), to);
+    r->be->cast(r->dev, (int)mo_out(r->graph, n, 0)->dtype, (int)mo_in(r->graph, n, 0)->dtype, n_elems,
+                mo_run_grad_out(r, n, 0), to);
     if (add && from_half)
         r->be->axpy_bf16(r->dev, n_elems, 1, to, dx, true);
     else if (add)

@@ -174,8 +174,8 @@ static enum mopt_status convolve(struct mo_run *r, const struct mo_node *n, stru
             fill_columns(&c, group);
             if (!r->be->is_host)
                 r->be->upload(r->dev, at, mem, (size_t)(depth * c.places) * sizeof(float));
-            r->be->gemm(r->dev, false, false, filters, c.places, depth, 1, w + group * filters * depth, depth, at, c.places, 1,
-                        y + (image * p->groups + group) * filters * c.places, c.places, NULL);
+            r->be->gemm(r->dev, false, false, filters, c.places, depth, 1, w + group * filters * depth, depth, at,
+                        c.places, 1, y + (image * p->groups + group) * filters * c.places, c.places, NULL);
         }
     }
     return MOPT_OK;

@@ -247,7 +247,8 @@ static enum mopt_status infer_stft(struct mopt_ctx *ctx, struct mo_graph *g, str
     }
     int64_t parts = x->shape.rank == 2 ? 1 : x->shape.rank == 3 ? x->shape.dim[2] : 0;
     if (parts != MO_UNKNOWN && parts != 1 && parts != 2)
-        return mo_fail(ctx, MOPT_DATA, "the signal should be batch x length (real) or batch x length x 1 (real) or 2 (complex)");
+        return mo_fail(ctx, MOPT_DATA,
+                       "the signal should be batch x length (real) or batch x length x 1 (real) or 2 (complex)");
     int64_t length = x->shape.dim[1], of_window = window ? mo_value_elems(window) : length;
     p->n = scalar_in(g, n, FRAME_LENGTH, of_window == MO_UNKNOWN ? MO_VALUE_UNKNOWN : of_window);
     p->step = mo_known_in(g, n, FRAME_STEP, 0);

@@ -25,11 +25,13 @@ static enum mopt_status infer(struct mopt_ctx *ctx, struct mo_graph *g, struct m
         for (int i = 0; i < 2; i++) {
             p->pooled[i] = p->window.out[i] == MO_UNKNOWN ? MO_UNKNOWN : (p->window.out[i] - p->pool[i]) / p->pool[i + 2] + 1;
             if (p->window.out[i] != MO_UNKNOWN && p->window.out[i] < p->pool[i])
-                return mo_fail(ctx, MOPT_DATA, "a pool of %lld over %lld pixels", (long long)p->pool[i], (long long)p->window.out[i]);
+                return mo_fail(ctx, MOPT_DATA, "a pool of %lld over %lld pixels", (long long)p->pool[i],
+                               (long long)p->window.out[i]);
         }
         int64_t channels = mo_window_channels(&p->window, &x);
         if (channels >= 0 && channels != w->dim[1])
-            return mo_fail(ctx, MOPT_DATA, "%lld channels, the weights are for %lld", (long long)channels, (long long)w->dim[1]);
+            return mo_fail(ctx, MOPT_DATA, "%lld channels, the weights are for %lld", (long long)channels,
+                           (long long)w->dim[1]);
         y = mo_window_shape(&p->window, x.dim[0], w->dim[0], p->pooled);
     }
     mo_set_out(g, n, 0, (enum mo_dtype)mo_node_int(n, MO_INT8_Y_TYPE, MO_U8), &y);
@@ -47,10 +49,14 @@ static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
     const struct int8_first *p = n->params;
     const struct mo_shape *x = &mo_in(r->graph, n, 0)->shape, *w = &mo_in(r->graph, n, 1)->shape;
     struct mo_qfirst_desc d = {
-        .conv = { .n_spatial = 2, .batch = x->dim[0], .groups = 1, .in_channels = w->dim[1], .out_channels = w->dim[0] },
-        .pool = { p->pool[0], p->pool[1] }, .pool_stride = { p->pool[2], p->pool[3] }, .pooled = { p->pooled[0], p->pooled[1] },
-        .scale = mo_node_float(n, MO_INT8_FACTOR, 1), .y_zero = (int32_t)mo_node_int(n, MO_INT8_Y_ZERO, 0),
-        .y_low = (int32_t)mo_node_int(n, MO_INT8_LOW, 0), .y_high = (int32_t)mo_node_int(n, MO_INT8_HIGH, 255),
+        .conv = {.n_spatial = 2, .batch = x->dim[0], .groups = 1, .in_channels = w->dim[1], .out_channels = w->dim[0]},
+        .pool = {p->pool[0], p->pool[1]},
+        .pool_stride = {p->pool[2], p->pool[3]},
+        .pooled = {p->pooled[0], p->pooled[1]},
+        .scale = mo_node_float(n, MO_INT8_FACTOR, 1),
+        .y_zero = (int32_t)mo_node_int(n, MO_INT8_Y_ZERO, 0),
+        .y_low = (int32_t)mo_node_int(n, MO_INT8_LOW, 0),
+        .y_high = (int32_t)mo_node_int(n, MO_INT8_HIGH, 255),
     };
     MO_WINDOW_INTO(d.conv, &p->window);
     if (mo_run_out_elems(r, n, 0))

@@ -131,7 +131,8 @@ static enum mopt_status loop_run(struct loop *l)
     MO_TRY(mo_body_give_held(&l->body, l->held, l->n_held));
     for (uint32_t k = 0; k < l->n_collected; k++) {
         const struct mo_graph *body = &l->body.graph;
-        MO_TRY(mo_body_stack(&l->body, l->n_held + k, &l->collected[k], &body->values[body->outputs[1 + l->n_held + k]], 0, false));
+        MO_TRY(mo_body_stack(&l->body, l->n_held + k, &l->collected[k], &body->values[body->outputs[1 + l->n_held + k]],
+                             0, false));
     }
     return MOPT_OK;
 }

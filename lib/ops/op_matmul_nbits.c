@@ -42,7 +42,8 @@ static enum mopt_status check_elems(struct mopt_ctx *ctx, const struct mo_value 
     int64_t elems = v ? mo_value_elems(v) : MO_UNKNOWN;
     if (elems == MO_UNKNOWN || elems == want)
         return MOPT_OK;
-    return mo_fail(ctx, MOPT_DATA, "'%s' has %lld elements, there should be %lld", v->name, (long long)elems, (long long)want);
+    return mo_fail(ctx, MOPT_DATA, "'%s' has %lld elements, there should be %lld", v->name, (long long)elems,
+                   (long long)want);
 }
 
 static enum mopt_status infer(struct mopt_ctx *ctx, struct mo_graph *g, struct mo_node *n)
@@ -142,8 +143,8 @@ static enum mopt_status forward(struct mo_run *r, const struct mo_node *n)
     load_zeros(r, p, mo_run_in(r, n, IN_ZEROS), &s);
     r->be->dequantize(r->dev, MO_U8, 1, p->n * p->n_blocks, p->block,
                       unpacked(r, p, p->n * wide, mo_run_in(r, n, IN_B), s.codes), mo_run_in(r, n, IN_SCALES), s.zeros, s.w);
-    r->be->gemm(r->dev, false, true, rows, p->n, p->k, 1, mo_run_in(r, n, IN_A), p->k, s.w, wide, 0, mo_run_out(r, n, 0), p->n,
-                &e);
+    r->be->gemm(r->dev, false, true, rows, p->n, p->k, 1, mo_run_in(r, n, IN_A), p->k, s.w, wide, 0,
+                mo_run_out(r, n, 0), p->n, &e);
     return MOPT_OK;
 }
 

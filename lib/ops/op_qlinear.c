@@ -150,7 +150,8 @@ static int32_t *zeros_given(const struct mo_value *zero, int64_t n, bool *ok)
     return list;
 }
 
-static enum mopt_status prepare_fixed(struct mo_run *r, const struct mo_node *n, const struct mo_conv_desc *shape, const void *w)
+static enum mopt_status prepare_fixed(struct mo_run *r, const struct mo_node *n, const struct mo_conv_desc *shape,
+                                      const void *w)
 {
     const struct product *p = n->params;
     bool ok;

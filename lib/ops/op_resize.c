@@ -404,7 +404,7 @@ static bool permute(struct mo_graph *g, struct mo_node *n, const int *perm, int 
         .min_in = 1, .max_in = 4, .min_out = 1, .max_out = 1,                                                   \
         .params_bytes = sizeof(struct resize),                                                                  \
         .infer = infer, .prepare = prepare, .unprepare = unprepare, .forward = forward, .backward = backward,   \
-        .values_in = 0xe, .macs = mo_macs_zero, .couple = couple, .permute = permute,                                                     \
+        .values_in = 0xe, .macs = mo_macs_zero, .couple = couple, .permute = permute,                           \
         .scratch_bytes = scratch_bytes,                                                                         \
     };
 RESIZE(resize, "Resize", 10)

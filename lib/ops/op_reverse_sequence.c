@@ -44,7 +44,8 @@ static enum mopt_status reverse(struct mo_run *r, const struct mo_node *n, const
             status = mo_fail(r->ctx, MOPT_DATA, "sequence_lens[%lld] is %lld, there are %lld steps", (long long)b,
                              (long long)len, (long long)n_steps);
         else if (len > 1)
-            r->be->copy_strided(r->dev, bytes, 2, dims, of_x, of_y, (const char *)x + (size_t)(b * stride[p->batch_axis]) * bytes,
+            r->be->copy_strided(r->dev, bytes, 2, dims, of_x, of_y,
+                                (const char *)x + (size_t)(b * stride[p->batch_axis]) * bytes,
                                 (char *)y + (size_t)(b * stride[p->batch_axis] + (len - 1) * of_x[0]) * bytes);
     }
     mo_host_close(&h);

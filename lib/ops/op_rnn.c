@@ -542,7 +542,8 @@ static void grad_weights(struct mo_run *r, const struct mo_node *n, const struct
     int64_t plain = has_reset ? 2 * hidden : wide;
     states_at(p, d, 0, &before, &after);
     if (dw)
-        r->be->gemm(r->dev, true, false, wide, p->in, rows, 1, k->gates, wide, x, p->in, 0, dw + d * wide * p->in, p->in, NULL);
+        r->be->gemm(r->dev, true, false, wide, p->in, rows, 1, k->gates, wide, x, p->in, 0, dw + d * wide * p->in,
+                    p->in, NULL);
     if (dr)
         r->be->gemm(r->dev, true, false, plain, hidden, rows, 1, of_r, wide, k->h + before, hidden, 0,
                     dr + d * wide * hidden, hidden, NULL);
@@ -557,7 +558,8 @@ static void grad_weights(struct mo_run *r, const struct mo_node *n, const struct
         grad_peepholes(r, p, k, s, d, dpeep + d * 3 * hidden);
 }
 
-static void back_direction(struct mo_run *r, const struct mo_node *n, const struct shared *s, const float *x, float *dx, int d)
+static void back_direction(struct mo_run *r, const struct mo_node *n, const struct shared *s, const float *x, float *dx,
+                           int d)
 {
     const struct rnn *p = n->params;
     struct kept k = kept_of(r, n, d);
@@ -573,8 +575,8 @@ static void back_direction(struct mo_run *r, const struct mo_node *n, const stru
     }
     grad_weights(r, n, &k, s, x, d);
     if (dx)
-        r->be->gemm(r->dev, false, false, p->steps * p->batch, p->in, wide, 1, k.gates, wide, w.w, p->in, d ? 1 : 0, dx, p->in,
-                    NULL);
+        r->be->gemm(r->dev, false, false, p->steps * p->batch, p->in, wide, 1, k.gates, wide, w.w, p->in, d ? 1 : 0, dx,
+                    p->in, NULL);
     store_state(r, p, d, s->dh, mo_run_grad_in(r, n, IN_H));
     if (p->kind == RNN_LSTM)
         store_state(r, p, d, s->dc, mo_run_grad_in(r, n, IN_C));

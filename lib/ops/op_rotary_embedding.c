@@ -134,8 +134,8 @@ static enum mopt_status turn(struct mo_run *r, const struct mo_node *n, bool bac
     int64_t size = p->head_size, step = p->is_interleaved ? 2 : 1, other = p->is_interleaved ? 1 : p->half;
     bool is_split = v->shape.rank == 4;
     const int64_t dims[4] = { p->batch, p->steps, p->heads, p->half };
-    const int64_t of_x[4] = { p->heads * p->steps * size, is_split ? size : p->heads * size, is_split ? p->steps * size : size,
-                              step };
+    const int64_t of_x[4] = {p->heads * p->steps * size, is_split ? size : p->heads * size,
+                             is_split ? p->steps * size : size, step};
     const int64_t of_angle[4] = { p->steps * p->half, p->half, 0, 1 };
     const int64_t dense[4] = { p->steps * p->heads * p->half, p->heads * p->half, p->half, 1 };
     float sign = back ? -1 : 1;

@@ -154,7 +154,8 @@ static enum mopt_status scan_batch(struct scan *s)
     for (s->sample = 0; s->sample < n_samples; s->sample++) {
         s->n_turns = lens ? ((const int64_t *)mo_run_in(r, s->body.node, 0))[s->sample] : s->most_turns;
         if (s->n_turns < 0 || s->n_turns > s->most_turns)
-            return mo_fail(r->ctx, MOPT_DATA, "a sequence of %lld among %lld", (long long)s->n_turns, (long long)s->most_turns);
+            return mo_fail(r->ctx, MOPT_DATA, "a sequence of %lld among %lld", (long long)s->n_turns,
+                           (long long)s->most_turns);
         MO_TRY(scan_sample(s));
         for (uint32_t k = 0; k < s->n_held; k++) {
             struct mo_value v = { .name = "a state", .dtype = s->held[k].dtype, .shape = s->held[k].shape };

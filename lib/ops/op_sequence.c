@@ -364,7 +364,8 @@ static enum mopt_status size_up(struct mo_host *h, const struct mo_item *items, 
         if (!is_new && each.rank == y->rank)
             each.dim[*axis] = y->dim[*axis];
         if (items[i].dtype != items[0].dtype || !mo_shape_equal(&each, y))
-            return mo_fail(ctx, MOPT_DATA, "item %lld of the sequence has another type or shape than the first", (long long)i);
+            return mo_fail(ctx, MOPT_DATA, "item %lld of the sequence has another type or shape than the first",
+                           (long long)i);
     }
     if (is_new) {
         memmove(&y->dim[*axis + 1], &y->dim[*axis], (size_t)(y->rank - *axis) * sizeof(int64_t));

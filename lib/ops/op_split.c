@@ -29,7 +29,8 @@ static enum mopt_status read_sizes(struct mopt_ctx *ctx, const struct mo_graph *
         if (parts != n_out)
             return mo_fail(ctx, MOPT_DATA, "num_outputs is %lld, there are %lld outputs", (long long)parts, (long long)n_out);
         if (dim % parts && g->opset < 18)
-            return mo_fail(ctx, MOPT_DATA, "%lld elements cannot be shared by %lld outputs", (long long)dim, (long long)n_out);
+            return mo_fail(ctx, MOPT_DATA, "%lld elements cannot be shared by %lld outputs", (long long)dim,
+                           (long long)n_out);
         for (int64_t k = 0; k < n_out; k++)
             size[k] = MO_MIN(share, MO_MAX(dim - k * share, (int64_t)0));
     } else if (count != (int)n_out) {

@@ -230,8 +230,8 @@ static enum mopt_status recase(struct mo_host *h, locale_t locale, const char *t
 static enum mopt_status recase_all(struct mo_host *h, enum letters letters, int64_t *numbers, size_t n)
 {
     locale_t locale = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
-    enum mopt_status status = locale ? MOPT_OK
-                                     : mo_fail(h->run->ctx, MOPT_UNSUPPORTED, "the system has no locale C.UTF-8 to change case by");
+    enum mopt_status status =
+        locale ? MOPT_OK : mo_fail(h->run->ctx, MOPT_UNSUPPORTED, "the system has no locale C.UTF-8 to change case by");
     for (size_t i = 0; !status && i < n; i++) {
         size_t n_bytes;
         const char *text = mo_texts_at(h->run->options.texts, numbers[i], &n_bytes);

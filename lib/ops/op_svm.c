@@ -84,7 +84,8 @@ static enum mopt_status check_sizes(struct mopt_ctx *ctx, const struct mo_node *
         fits = s->n_coefficients == (size_t)(s->n_classes * width);
     else if (fits)
         fits = s->n_coefficients == (size_t)(s->n_support ? s->n_support : width);
-    return fits ? MOPT_OK : mo_fail(ctx, MOPT_DATA, "its lists do not fit each other, or the %lld features", (long long)width);
+    return fits ? MOPT_OK
+                : mo_fail(ctx, MOPT_DATA, "its lists do not fit each other, or the %lld features", (long long)width);
 }
 
 static enum mopt_status read_svm(struct mopt_ctx *ctx, const struct mo_node *n, int64_t width, struct svm *s)
@@ -265,7 +266,8 @@ static int64_t classify(const struct svm *s, int64_t width, struct row *w, enum 
 
 /* ---- all rows ---- */
 
-static enum mopt_status compute(struct mo_run *r, const struct mo_node *n, const struct svm *s, struct mo_host *h, struct row *w)
+static enum mopt_status compute(struct mo_run *r, const struct mo_node *n, const struct svm *s, struct mo_host *h,
+                                struct row *w)
 {
     const struct mo_value *x = mo_in(r->graph, n, 0);
     int64_t width = x->shape.dim[x->shape.rank - 1], rows = x->shape.rank > 1 ? x->shape.dim[0] : 1;

@@ -49,7 +49,8 @@ static enum mopt_status check_pool(struct mopt_ctx *ctx, const struct vectorizer
     for (size_t k = 0; k < p->n_starts; k++) {
         int64_t end = k + 1 < p->n_starts ? p->starts[k + 1] : (int64_t)p->n_pool;
         if (p->starts[k] < 0 || end < p->starts[k] || end > (int64_t)p->n_pool)
-            return mo_fail(ctx, MOPT_DATA, "ngram_counts[%zu] is %lld in a pool of %zu", k, (long long)p->starts[k], p->n_pool);
+            return mo_fail(ctx, MOPT_DATA, "ngram_counts[%zu] is %lld in a pool of %zu", k, (long long)p->starts[k],
+                           p->n_pool);
         n_grams += (size_t)(end - p->starts[k]) / (k + 1);
     }
     if (n_grams > p->n_columns)

@@ -234,8 +234,8 @@ static mo_value_id read_value(const struct mo_channels *ch, const struct mo_chan
 }
 
 /* Sums over the values of one group's activation: of x[i] > 0, or of |x[i]|. */
-static void sum_activation(struct stream *s, const struct mo_channel_group *group, uint32_t axis, const struct mo_shape *shape,
-                           float *x, size_t n)
+static void sum_activation(struct stream *s, const struct mo_channel_group *group, uint32_t axis,
+                           const struct mo_shape *shape, float *x, size_t n)
 {
     memset(s->sums, 0, s->ch->axes[axis].n * sizeof(*s->sums));
     memset(s->part, 0, group->n_classes * sizeof(*s->part));

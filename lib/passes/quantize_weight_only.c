@@ -130,7 +130,8 @@ static enum mopt_status take(struct job *j, mo_node_id i, uint32_t k, int axis)
     struct mopt_report *row = NULL;
     struct stored s = { 0 };
     const struct mo_value *w = mo_in(j->g, &j->g->nodes[i], k);
-    const char *name = mo_quant_name(j->g, &j->g->nodes[i]), *form = axis == MO_UNKNOWN ? "int8 per tensor" : "int8 per channel";
+    const char *name = mo_quant_name(j->g, &j->g->nodes[i]),
+               *form = axis == MO_UNKNOWN ? "int8 per tensor" : "int8 per channel";
     enum mopt_status status = j->block ? to_int4(j, w, axis, &s) : to_int8(j, w, axis, &s);
     mo_constant_forget(j->job->ctx, j->job->model, w);
     if (!status)

@@ -204,7 +204,8 @@ static mo_node_id add(struct mo_int8 *l, const char *type, const struct mo_node 
 }
 
 /* A table of n numbers of 4 bytes that belongs to value v. */
-static mo_value_id add_table(struct mo_int8 *l, mo_value_id v, const char *what, enum mo_dtype type, int64_t n, const void *data)
+static mo_value_id add_table(struct mo_int8 *l, mo_value_id v, const char *what, enum mo_dtype type, int64_t n,
+                             const void *data)
 {
     char name[300];
     struct mo_shape shape = mo_shape_of(1, n);
@@ -339,7 +340,8 @@ static mo_value_id by_columns(struct mo_int8 *l, const struct product *p, mo_val
 static enum mopt_status add_tables(struct mo_int8 *l, const struct product *p, const struct mo_int8_end *e, mo_value_id y,
                                    mo_value_id in[6])
 {
-    float *factor = mo_mem_new((size_t)p->channels, sizeof *factor), *offset = mo_mem_new((size_t)p->channels, sizeof *offset);
+    float *factor = mo_mem_new((size_t)p->channels, sizeof *factor),
+          *offset = mo_mem_new((size_t)p->channels, sizeof *offset);
     int32_t *zero = mo_mem_new((size_t)p->channels, sizeof *zero);
     bool ok = factor && offset && zero, has_zero = false;
     for (int64_t o = 0; ok && o < p->channels; o++) {
@@ -364,7 +366,8 @@ static enum mopt_status add_tables(struct mo_int8 *l, const struct product *p, c
 }
 
 /* e NULL: the result stays float. */
-static enum mopt_status replace_product(struct mo_int8 *l, mo_node_id id, const struct product *p, const struct mo_int8_end *e)
+static enum mopt_status replace_product(struct mo_int8 *l, mo_node_id id, const struct product *p,
+                                        const struct mo_int8_end *e)
 {
     mo_value_id in[6], y = e ? e->y.value : p->y;
     bool is_conv = mo_node_is(&l->g->nodes[id], "Conv") || mo_node_is(&l->g->nodes[id], "QLinearConv");
@@ -403,7 +406,8 @@ static bool reads_product(struct mo_int8 *l, const struct mo_node *n, struct pro
 {
     const struct mo_graph *g = l->g;
     bool is_gemm = mo_node_is(n, "Gemm"), is_matmul = mo_node_is(n, "MatMul");
-    *p = (struct product){ .by_rows = is_matmul || (is_gemm && !mo_node_int(n, "transB", 0)), .y = n->out[0], .bias_add = MO_NONE };
+    *p = (struct product){
+        .by_rows = is_matmul || (is_gemm && !mo_node_int(n, "transB", 0)), .y = n->out[0], .bias_add = MO_NONE};
     if (!(is_gemm || is_matmul || mo_node_is(n, "Conv")) || !mo_int8_is_dequantized(g, input(n, 0), &p->x) ||
         g->values[p->x.value].data || !is_weight(g, input(n, 1), p))
         return false;
@@ -441,7 +445,8 @@ static enum mopt_status lower_qlinear(struct mo_int8 *l, mo_node_id id)
     struct mo_int8_end e = { 0 };
     int64_t n_bias = 0;
     if ((!is_conv && !mo_node_is(n, "QLinearMatMul")) || n->n_in < 8 ||
-        !read_params(g, n->in[1], n->in[2], g->values[n->in[0]].dtype, &p.x) || !read_weight(g, n->in[3], n->in[4], n->in[5], &p) ||
+        !read_params(g, n->in[1], n->in[2], g->values[n->in[0]].dtype, &p.x) ||
+        !read_weight(g, n->in[3], n->in[4], n->in[5], &p) ||
         !read_params(g, n->in[6], n->in[7], g->values[n->out[0]].dtype, &e.y))
         return MOPT_OK;
     if (is_conv ? g->values[p.w].shape.rank < 3 : g->values[p.w].shape.rank != 2 || g->values[n->in[0]].shape.rank < 2)
@@ -465,12 +470,14 @@ static enum mopt_status lower_binary(struct mo_int8 *l, mo_node_id id)
     bool is_mul = mo_node_is(n, "Mul");
     struct mo_bytes a, b;
     struct mo_int8_end e;
-    if ((!is_mul && !mo_node_is(n, "Add")) || !mo_int8_is_dequantized(g, n->in[0], &a) || !mo_int8_is_dequantized(g, n->in[1], &b) ||
-        (g->values[a.value].data && g->values[b.value].data) || !mo_int8_find_end(g, n->out[0], &e))
+    if ((!is_mul && !mo_node_is(n, "Add")) || !mo_int8_is_dequantized(g, n->in[0], &a) ||
+        !mo_int8_is_dequantized(g, n->in[1], &b) || (g->values[a.value].data && g->values[b.value].data) ||
+        !mo_int8_find_end(g, n->out[0], &e))
         return MOPT_OK;
     mo_value_id in[2] = { a.value, b.value };
     mo_node_id made = mo_graph_add_node(g, "Int8Binary", MO_INT8_DOMAIN, n->name, in, 2, &e.y.value, 1);
-    if (made == MO_NONE || !mo_int8_set_result(l, made, &e) || !mo_node_set_int(g, made, MO_INT8_F, is_mul ? MO_MUL : MO_ADD) ||
+    if (made == MO_NONE || !mo_int8_set_result(l, made, &e) ||
+        !mo_node_set_int(g, made, MO_INT8_F, is_mul ? MO_MUL : MO_ADD) ||
         !mo_node_set_int(g, made, MO_INT8_X_ZERO, a.zero) || !mo_node_set_int(g, made, MO_INT8_B_ZERO, b.zero) ||
         !mo_node_set_float(g, made, MO_INT8_FACTOR, is_mul ? a.scale * b.scale / e.y.scale : a.scale / e.y.scale) ||
         !mo_node_set_float(g, made, MO_INT8_B_FACTOR, b.scale / e.y.scale))
@@ -487,8 +494,8 @@ static enum mopt_status lower_average(struct mo_int8 *l, mo_node_id id)
     bool is_global = mo_node_is(n, "GlobalAveragePool");
     struct mo_bytes x;
     struct mo_int8_end e;
-    if ((!is_global && !mo_node_is(n, "AveragePool")) || !mo_int8_is_dequantized(g, n->in[0], &x) || g->values[x.value].data ||
-        !mo_int8_find_end(g, n->out[0], &e) || !is_unlimited(&e) || e.y.type != x.type)
+    if ((!is_global && !mo_node_is(n, "AveragePool")) || !mo_int8_is_dequantized(g, n->in[0], &x) ||
+        g->values[x.value].data || !mo_int8_find_end(g, n->out[0], &e) || !is_unlimited(&e) || e.y.type != x.type)
         return MOPT_OK;
     mo_node_id made = add(l, "Int8Average", n, &x.value, 1, e.y.value);
     if (made == MO_NONE || !mo_node_set_int(g, made, MO_INT8_X_ZERO, x.zero) ||
@@ -504,8 +511,9 @@ static enum mopt_status lower_average(struct mo_int8 *l, mo_node_id id)
 
 static bool moves(const struct mo_node *n)
 {
-    static const char *const types[] = { "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Slice", "Gather",
-                                         "Tile", "Expand", "DepthToSpace", "SpaceToDepth", "Split", "MaxPool" };
+    static const char *const types[] = {"Reshape",      "Flatten",      "Squeeze", "Unsqueeze", "Transpose",
+                                        "Identity",     "Slice",        "Gather",  "Tile",      "Expand",
+                                        "DepthToSpace", "SpaceToDepth", "Split",   "MaxPool"};
     for (size_t i = 0; i < MO_COUNT(types); i++)
         if (mo_node_is(n, types[i]))
             return !mo_node_is(n, "MaxPool") || n->n_out == 1 || n->out[1] == MO_NONE;

@@ -160,7 +160,8 @@ enum mopt_status mo_int8_function(struct mo_int8 *l, mo_node_id id)
     struct mo_graph *g = l->g;
     struct function f = { .g = g, .x = MO_NONE, .budget = BUDGET };
     struct mo_bytes x, y;
-    if (!mo_int8_is_quantizer(g, &g->nodes[id], &y) || g->values[y.value].is_output || !collect_node(&f, id) || f.x == MO_NONE)
+    if (!mo_int8_is_quantizer(g, &g->nodes[id], &y) || g->values[y.value].is_output || !collect_node(&f, id) ||
+        f.x == MO_NONE)
         return MOPT_OK;
     const struct mo_node *dq = &g->nodes[f.node[0]];
     if (f.n == 2 && mo_int8_is_dequantized(g, dq->out[0], &x) && mo_int8_same_params(&x, &y))

@@ -61,7 +61,8 @@ static mo_value_id outermost(const struct inner *at, const struct mo_graph *body
     return v;
 }
 
-static void each_inner(const struct inner *at, const struct mo_graph *g, mo_node_id reader, bool state, param_fn *fn, void *arg)
+static void each_inner(const struct inner *at, const struct mo_graph *g, mo_node_id reader, bool state, param_fn *fn,
+                       void *arg)
 {
     for (uint32_t a = 0; a < at->n->n_attrs; a++)
         for (size_t s = 0; at->n->attrs[a].graphs && s < at->n->attrs[a].n; s++) {

@@ -94,7 +94,8 @@ enum mopt_status mopt_leave(struct mopt_ctx *ctx, enum mopt_status status, void 
     int *all = mo_mem_new((size_t)ctx->n_ranks, sizeof *all);
     bool is_gate = status == MOPT_GATE && ctx->rank;            /* which is rank 0's to judge */
     status = is_gate ? MOPT_OK : status;
-    bool failed = status && status != MOPT_GATE, together = all && !ctx->comm->part(ctx->group, status, patience(status), all);
+    bool failed = status && status != MOPT_GATE,
+         together = all && !ctx->comm->part(ctx->group, status, patience(status), all);
     if (failed && !(together && all[0] == (int)status))
         say(user);
     if (!together)

@@ -86,7 +86,8 @@ static mo_value_id move_axis(struct unroller *u, const char *prefix, const char 
 }
 
 /* x cut along `axis` into parts of one, which lose that axis. */
-static enum mopt_status cut(struct unroller *u, const char *prefix, mo_value_id x, int64_t axis, int64_t n, mo_value_id *parts)
+static enum mopt_status cut(struct unroller *u, const char *prefix, mo_value_id x, int64_t axis, int64_t n,
+                            mo_value_id *parts)
 {
     mo_value_id in[2] = { x, MO_NONE };
     bool is_input = u->g->opset >= 13;

@@ -1,6 +1,6 @@
 """Every number of docs/RESULTS.md, measured again.
 
-usage: results.py MOPT OUT_FOLDER [SECTION ...]      sections: train prune shrink distill quantize cifar
+usage: results.py MOPT OUT_FOLDER [SECTION ...]      sections: train prune shrink distill quantize memory cifar
 Fashion-MNIST: trained on all 60,000 training images for a fixed number of epochs, the last weights kept, judged on the
 10,000 test images. Accuracies of quantized files are ONNX Runtime's.
 Each line: what, the goal, the mean over seeds, the single seeds, whether it holds.
