@@ -1,7 +1,11 @@
 /* RoiAlign (He et al. 2017): each region of an image is cut into output_height x output_width bins; in a bin
  * sampling_ratio x sampling_ratio points (0: as many as it has pixels) are interpolated between pixels, and their
  * average or, with mode max, the largest weighted pixel among them is the result. Points further than one pixel
- * outside count as 0. */
+ * outside count as 0.
+ *
+ * Places are computed in float32, the type of the regions, as other runtimes do: how many points a bin of 2 pixels has
+ * jumps where its size is rounded to 2 or lies just above it, so more digits would give another result, not a better
+ * one. */
 #include <math.h>
 #include <string.h>
 
@@ -72,41 +76,41 @@ static enum mopt_status prepare(struct mo_run *r, const struct mo_node *n)
 /* ---- one region ---- */
 
 struct point { int64_t at[4]; float weight[4]; };
-struct region { double start[2], bin[2]; int64_t n_points[2]; };       /* by height and width */
+struct region { float start[2], bin[2]; int64_t n_points[2]; };       /* by height and width */
 
 static struct region region_of(const struct roi_align *p, const float *roi)
 {
     const int64_t n_bins[2] = { p->height, p->width };
-    double offset = p->is_half_pixel ? 0.5 : 0;
+    float offset = p->is_half_pixel ? 0.5f : 0;
     struct region region;
     for (int k = 0; k < 2; k++) {
-        double from = (double)roi[1 - k] * (double)p->scale - offset, to = (double)roi[3 - k] * (double)p->scale - offset;
-        double size = p->is_half_pixel ? to - from : fmax(to - from, 1);
+        float from = roi[1 - k] * p->scale - offset, to = roi[3 - k] * p->scale - offset;
+        float size = p->is_half_pixel ? to - from : fmaxf(to - from, 1);
         region.start[k] = from;
-        region.bin[k] = size / (double)n_bins[k];
-        double wanted = ceil(region.bin[k]);
-        region.n_points[k] = p->ratio > 0 ? p->ratio : wanted >= 1 && wanted <= MAX_SAMPLES ? (int64_t)wanted : 0;
+        region.bin[k] = size / (float)n_bins[k];
+        float wanted = ceilf(region.bin[k]);
+        region.n_points[k] = p->ratio > 0 ? p->ratio : wanted >= 1 && wanted <= (float)MAX_SAMPLES ? (int64_t)wanted : 0;
     }
     return region;
 }
 
 /* Between which pixels a point lies on one axis, and how far from the lower one. False: outside. */
-static bool place(double at, int64_t size, int64_t *low, int64_t *high, float *share)
+static bool place(float at, int64_t size, int64_t *low, int64_t *high, float *share)
 {
-    if (!(at >= -1 && at <= (double)size) || size < 1)
+    if (!(at >= -1 && at <= (float)size) || size < 1)
         return false;
-    at = fmax(at, 0);
+    at = fmaxf(at, 0);
     *low = (int64_t)at;
     *high = *low + 1;
     if (*low >= size - 1) {
         *low = *high = size - 1;
-        at = (double)*low;
+        at = (float)*low;
     }
-    *share = (float)(at - (double)*low);
+    *share = at - (float)*low;
     return true;
 }
 
-static struct point point_at(double y, double x, int64_t height, int64_t width)
+static struct point point_at(float y, float x, int64_t height, int64_t width)
 {
     struct point point = { 0 };
     int64_t low[2], high[2];
@@ -128,10 +132,10 @@ static void bin_of(const struct roi_align *p, const struct region *region, const
     int64_t height = shape->dim[2], width = shape->dim[3], count = region->n_points[0] * region->n_points[1];
     for (int64_t i = 0; i < count; i++) {
         const int64_t at[2] = { i / region->n_points[1], i % region->n_points[1] };
-        double place_of[2];
+        float place_of[2];
         for (int k = 0; k < 2; k++)
-            place_of[k] = region->start[k] + (double)bin[k] * region->bin[k] +
-                          ((double)at[k] + 0.5) * region->bin[k] / (double)region->n_points[k];
+            place_of[k] = region->start[k] + (float)bin[k] * region->bin[k] +
+                          ((float)at[k] + 0.5f) * region->bin[k] / (float)region->n_points[k];
         struct point point = point_at(place_of[0], place_of[1], height, width);
         for (int64_t c = 0; c < shape->dim[1]; c++) {
             const float *image = x + c * height * width;
