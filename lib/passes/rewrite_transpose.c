@@ -38,6 +38,13 @@ static bool undo(const int *first, const int *second, int rank)
     return true;
 }
 
+/* Its axes can be renamed in the file too: Resize has a list of axes from opset 18 on, Upsample never. */
+static bool can_name_axes(const struct mo_graph *g, const struct mo_node *n)
+{
+    return n->op && n->op->permute && n->n_out == 1 && !mo_node_is(n, "Upsample") &&
+           (!mo_node_is(n, "Resize") || g->opset >= 18);
+}
+
 /* Works on each element alone, and its other inputs have one element. */
 static bool minds_no_axes(const struct mo_graph *g, const struct mo_node *n)
 {
@@ -61,7 +68,7 @@ static int find_chain(const struct mo_graph *g, mo_node_id i, const int *second,
         if (get_perm(g, node, first, &first_rank))
             return first_rank == rank && undo(first, second, rank) ? n : -1;
         const struct mo_value *out = mo_out(g, node, 0);
-        bool may = minds_no_axes(g, node) || (node->op && node->op->permute && node->n_out == 1);
+        bool may = minds_no_axes(g, node) || can_name_axes(g, node);
         if (!may || !out || out->shape.rank != rank)
             return -1;
         n++;
