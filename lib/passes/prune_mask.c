@@ -13,7 +13,6 @@
 #include "lib/base/spill.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { HALF_BITS = 16, N_BINS = 1 << HALF_BITS };
@@ -67,21 +66,38 @@ static void drop_smallest(const float *score, const struct span *spans, uint32_t
     }
 }
 
-static int descending(const void *a, const void *b)
+/* A weight by the bits of its magnitude, and its place. */
+struct ranked { uint32_t bits, at; };
+
+enum { DIGIT_BITS = 8, N_DIGITS = 1 << DIGIT_BITS };
+
+/* The largest first, equal ones as they came: stable passes over digits, the lowest first (LSD radix sort). They are an even
+ * number, so the result is in a again. */
+static void rank(struct ranked *a, struct ranked *b, size_t n)
 {
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return x < y ? 1 : x > y ? -1 : 0;
+    for (int shift = 0; shift < 32; shift += DIGIT_BITS) {
+        size_t first[N_DIGITS + 1] = { 0 };
+        for (size_t i = 0; i < n; i++)
+            first[N_DIGITS - (a[i].bits >> shift) % N_DIGITS]++;
+        for (int d = 0; d < N_DIGITS; d++)
+            first[d + 1] += first[d];
+        for (size_t i = 0; i < n; i++)
+            b[first[N_DIGITS - 1 - (a[i].bits >> shift) % N_DIGITS]++] = a[i];
+        struct ranked *other = a;
+        a = b;
+        b = other;
+    }
 }
 
-/* order: scratch for n numbers, magnitude bits above, position below. */
-static void score_lamp(const float *w, size_t n, uint64_t *order, float *score)
+/* order: scratch for 2 n weights. */
+static void score_lamp(const float *w, size_t n, struct ranked *order, float *score)
 {
     for (size_t i = 0; i < n; i++)
-        order[i] = (uint64_t)bits_of(fabsf(w[i])) << 32 | (uint32_t)~(uint32_t)i;
-    qsort(order, n, sizeof(*order), descending);
+        order[i] = (struct ranked){ bits_of(fabsf(w[i])), (uint32_t)i };
+    rank(order, order + n, n);
     double sum = 0;
     for (size_t k = 0; k < n; k++) {
-        size_t i = (uint32_t)~(uint32_t)order[k];
+        size_t i = order[k].at;
         double square = (double)w[i] * w[i];
         sum += square;
         score[i] = sum > 0 ? (float)(square / sum) : 0;
@@ -94,16 +110,17 @@ static enum mopt_status score_layers(struct mopt_ctx *ctx, const struct mo_prune
     size_t largest = 0;
     for (uint32_t l = 0; l < n_layers; l++)
         largest = MO_MAX(largest, layers[l].n);
-    uint64_t *order = rule->score == MO_SCORE_LAMP ? mo_mem_new(largest + 1, sizeof(*order)) : NULL;
-    if (rule->score == MO_SCORE_LAMP && (!order || largest > UINT32_MAX)) {
-        mo_mem_free(order);
-        return mo_no_memory(ctx, largest * sizeof(*order), "scores");
-    }
+    bool is_lamp = rule->score == MO_SCORE_LAMP;
+    if (is_lamp && largest > UINT32_MAX)
+        return mo_fail(ctx, MOPT_LIMIT, "a layer of %zu weights is too large to be ranked by lamp", largest);
+    struct ranked *order = is_lamp ? mo_constant_new(ctx, (largest + 1) * 2 * sizeof(*order)) : NULL;
+    if (is_lamp && !order)
+        return mo_no_memory(ctx, largest * 2 * sizeof(*order), "scores");
     for (uint32_t l = 0; l < n_layers; l++) {
         const float *x = w + layers[l].first;
         float *s = score + layers[l].first;
         struct mo_rng rng = mo_rng_new(rule->seed, MO_RNG_PRUNE, l);
-        if (rule->score == MO_SCORE_LAMP) {
+        if (is_lamp) {
             score_lamp(x, layers[l].n, order, s);
             continue;
         }
