@@ -307,6 +307,23 @@ START_TEST(transposes_cancel_around_others)
 }
 END_TEST
 
+/* 0: Resize of opset 17, which has no axes to rename; 1: of opset 18, which has */
+START_TEST(transposes_around_resize)
+{
+    static const int64_t there[] = { 0, 3, 1, 2 }, back[] = { 0, 2, 3, 1 };
+    const float factors[4] = { 1, 1, 2, 2 };
+    struct mo_shape four = mo_shape_of(1, (int64_t)4);
+    ck_assert(mo_model_set_opset(m, "", 17 + _i));
+    mo_value_id x = node_ints("Transpose", input("x", 4, 1, 4, 5, 3), "perm", 4, there);
+    mo_value_id y = node("Resize", x, MO_NONE, mo_graph_add_const(g, "scales", MO_F32, &four, factors));
+    simplify("cancel-transposes", node_ints("Transpose", y, "perm", 4, back));
+    ck_assert_uint_eq(count("Transpose"), _i == 0 ? 2 : 0);
+    for (mo_node_id i = 0; i < g->n_nodes; i++)
+        if (mo_node_is(&g->nodes[i], "Resize"))
+            ck_assert(!mo_node_attr(&g->nodes[i], "axes") == (_i == 0));
+}
+END_TEST
+
 START_TEST(other_transposes_become_one)
 {
     static const int64_t a[] = { 1, 2, 0 }, b[] = { 0, 2, 1 };
@@ -823,6 +840,7 @@ Suite *suite_simplify(void)
     tcase_add_test(t, an_input_that_is_output_keeps_its_node);
     tcase_add_test(t, transposes_cancel);
     tcase_add_test(t, transposes_cancel_around_others);
+    tcase_add_loop_test(t, transposes_around_resize, 0, 2);
     tcase_add_test(t, other_transposes_become_one);
     tcase_add_test(t, computed_targets_become_constants);
     tcase_add_test(t, computed_targets_of_the_same_tensor_become_constants);
