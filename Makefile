@@ -208,10 +208,13 @@ demo: ## install what is missing, build, and do the whole job on Fashion-MNIST
 
 check: ## install what tests need, build, lint, run every test
 	@tools/deps.sh check
-	@$(MAKE) --no-print-directory -j$$(nproc) all shared $(B)/check
+	@$(MAKE) --no-print-directory -j$$(nproc) all shared check-program
 	@tests/lint.sh
 	@tests/venv.sh $(VENV)
 	@$(MAKE) --no-print-directory test
+
+# By a name of its own: what deps.sh has just installed may change $(B), which this make has read already.
+check-program: $(B)/check
 
 # Python packages that tests compare with; nothing of them is part of mopt.
 VENV := build/venv
@@ -268,6 +271,6 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 FUZZ_DEPS := $(wildcard $(B)/tests/fuzz/*.d)
-.PHONY: all lib shared deps demo check test lint results bench bench-peers fuzz fuzz-programs man install clean help
+.PHONY: all lib shared deps demo check check-program test lint results bench bench-peers fuzz fuzz-programs man install clean help
 
 -include $(B)/tests/torture/torture.d $(B)/torture-main.d $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(TEST_OBJ:.o=.d) $(CU_OBJ:.o=.d) $(EMU_OBJ:.o=.d) $(MPI_OBJ:.o=.d) $(NCCL_OBJ:.o=.d) $(FUZZ_DEPS)

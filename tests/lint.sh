@@ -56,6 +56,11 @@ for file in $(grep -lE '^#!' -r tools tests .ci --include='*.sh' --include=run);
     [ -x "$file" ] || bad "$file is not executable"
 done
 
+# ---- a make that installs first may not name the build folder: what it installs can change that name ----
+hits=$(grep -nE '\$\(MAKE\).*\$\(B\)' Makefile || true)
+[ -z "$hits" ] || bad "a make within make that names \$(B):
+$hits"
+
 # ---- unfinished work ----
 hits=$(grep -nE '\b(TODO|FIXME|XXX)\b' -r lib formats cmd kernels tests docs Makefile README.md --include='*.[ch]' --include='*.md' \
     --include='*.sh' --include=Makefile 2>/dev/null | grep -v '^tests/lint.sh' || true)
